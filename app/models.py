@@ -1,0 +1,146 @@
+"""Every table. The `jobs` table is the ledger; `app.jobs.ledger` alone writes `Job.state`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base, UtcDateTime
+
+Json = dict[str, Any]
+
+
+class ApiKey(Base):
+    """An access key: only its SHA-256 is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(100))
+    name: Mapped[str] = mapped_column(String(200))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Dataset(Base):
+    """An uploaded archive and what became of it: `processing`, then `ready` or `invalid`."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (
+        CheckConstraint("status IN ('processing', 'ready', 'invalid')", name="status"),
+        Index("ix_datasets_owner_id", "owner", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(100))
+    name: Mapped[str] = mapped_column(String(200))
+    status: Mapped[str] = mapped_column(String(20))
+    upload_key: Mapped[str | None] = mapped_column(String(300))  # None once the upload is settled
+    upload_bytes: Mapped[int] = mapped_column(BigInteger)
+    upload_sha256: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str | None] = mapped_column(String(64))  # content hash; set when ready
+    file_key: Mapped[str | None] = mapped_column(String(300))  # the canonical archive; when ready
+    classes: Mapped[list[str] | None] = mapped_column(JSON)
+    splits: Mapped[Json | None] = mapped_column(JSON)  # {split: {class: images}}
+    findings: Mapped[list[Json]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    settled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Job(Base):
+    """One row of the ledger: anything that takes time.
+
+    `attempt` is the fencing token: each claim raises it, and every later write names it.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint("kind IN ('ingest', 'distil')", name="kind"),
+        CheckConstraint(
+            "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
+        ),
+        UniqueConstraint("owner", "idempotency_key"),
+        Index("ix_jobs_owner_kind_id", "owner", "kind", "id"),
+        Index("ix_jobs_state_run_after", "state", "run_after"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(100))
+    kind: Mapped[str] = mapped_column(String(20))
+    state: Mapped[str] = mapped_column(String(20))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
+    spec: Mapped[Json] = mapped_column(JSON)  # tdmr.config.JobSpec for a distillation
+    # `metadata` is the user's own; SQLAlchemy keeps that attribute name for itself.
+    user_metadata: Mapped[Json] = mapped_column("metadata", JSON)
+
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))
+    request_sha256: Mapped[str | None] = mapped_column(String(64))
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int]
+    run_after: Mapped[datetime] = mapped_column(UtcDateTime)
+    lease_owner: Mapped[str | None] = mapped_column(String(200))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    heartbeat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    cancel_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    progress: Mapped[Json | None] = mapped_column(JSON)  # tdmr.jobdir.ProgressLine
+    failure: Mapped[Json | None] = mapped_column(JSON)  # tdmr.errors.Failure
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Event(Base):
+    """One entry of a job's ordered log, written in the transaction that it speaks of."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    type: Mapped[str] = mapped_column(String(40))
+    data: Mapped[Json] = mapped_column(JSON)
+
+
+class Outbox(Base):
+    """A message that the transaction which wrote it owes to somebody; deleted once sent."""
+
+    __tablename__ = "outbox"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    topic: Mapped[str] = mapped_column(String(40))
+    subject_id: Mapped[str] = mapped_column(String(40))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Student(Base):
+    """A finished student: what it is, how good it is, and where its files are."""
+
+    __tablename__ = "students"
+    __table_args__ = (Index("ix_students_owner_id", "owner", "id"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(100))
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
+    dataset_version: Mapped[str] = mapped_column(String(64))
+    foundation: Mapped[str] = mapped_column(String(300))
+    architecture: Mapped[str] = mapped_column(String(300))
+    metrics: Mapped[Json] = mapped_column(JSON)
+    files: Mapped[list[Json]] = mapped_column(JSON)  # [{name, bytes, sha256, media_type, key}]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

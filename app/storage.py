@@ -1,0 +1,118 @@
+"""Files by key, in a local folder: whole or absent, and durable once `put` has returned."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from app.errors import DiskFullError
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What was stored: its key, its size in bytes and its SHA-256 in hex."""
+
+    key: str
+    bytes: int
+    sha256: str
+
+
+class Writer:
+    """A file being written: counts and hashes what passes through."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Append `chunk`."""
+        self._file.write(chunk)
+        self._digest.update(chunk)
+        self.bytes += len(chunk)
+
+    @property
+    def sha256(self) -> str:
+        """Of everything written so far."""
+        return self._digest.hexdigest()
+
+
+class LocalStorage:
+    """Keys are POSIX paths made by the server, never a user's words."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._staging = root / ".staging"
+        self._staging.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Writer]:
+        """Write a new file under `key`; it appears, durable, when the block ends without an error.
+
+        Raises DiskFullError when there is no room; nothing stays behind then.
+        """
+        target = self.path(key)
+        staged = self._staging / uuid.uuid4().hex
+        try:
+            with staged.open("xb") as file:
+                yield Writer(file)
+                file.flush()
+                os.fsync(file.fileno())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(target)
+            _sync_folders(target.parent, self.root)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFullError("The server's disk is full. Nothing was stored.") from error
+            raise
+        finally:
+            staged.unlink(missing_ok=True)
+
+    def put(self, key: str, source: Path) -> Stored:
+        """Copy a local file in."""
+        with self.writing(key) as writer, source.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                writer.write(chunk)
+        return Stored(key, writer.bytes, writer.sha256)
+
+    def fetch(self, key: str, target: Path) -> None:
+        """Copy a stored file out."""
+        shutil.copyfile(self.path(key), target)
+
+    def path(self, key: str) -> Path:
+        """Where `key` lies. Raises ValueError for a key that would leave the store."""
+        parts = PurePosixPath(key).parts
+        if not parts or key.startswith("/") or any(p in ("..", ".staging") for p in parts):
+            raise ValueError(f"not a storage key: {key!r}")
+        return self.root.joinpath(*parts)
+
+    def delete(self, prefix: str) -> None:
+        """Remove a file, or everything below a prefix; missing ones are fine."""
+        path = self.path(prefix)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _sync_folders(folder: Path, root: Path) -> None:
+    """fsync `folder` and its parents up to `root`, so that the name survives a power cut."""
+    while True:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if folder == root:
+            return
+        folder = folder.parent

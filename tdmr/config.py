@@ -1,0 +1,115 @@
+"""The options of a distillation: one set of models for the API, the job row, JOB_DIR and the CLI.
+
+Unknown keys are refused everywhere. Loading this module loads no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Baseline = Literal["scratch", "probe", "kd"]
+Direction = Literal["forward", "flat", "reversed"]
+Unit = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
+
+
+class Options(BaseModel):
+    """Base of every option group: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ViewOptions(Options):
+    """How training images are augmented, and how many stored views the foundation sees."""
+
+    count: int = Field(20, ge=1, le=1024, description="Stored views per training image (K).")
+    rotate: float = Field(15.0, ge=0, le=180, description="Largest rotation, in degrees.")
+    shear: float = Field(10.0, ge=0, le=45, description="Largest shear, in degrees.")
+    translate: Unit = Field(0.1, description="Largest shift, as a fraction of the image side.")
+    scale_min: float = Field(0.85, gt=0, le=4, description="Smallest zoom.")
+    scale_max: float = Field(1.15, gt=0, le=4, description="Largest zoom.")
+    flip: Unit = Field(0.5, description="Probability of a mirrored view.")
+    brightness: Unit = Field(0.1, description="Largest change of brightness.")
+    contrast: Unit = Field(0.2, description="Largest relative change of contrast.")
+
+    @model_validator(mode="after")
+    def _scale_is_a_range(self) -> ViewOptions:
+        if self.scale_min > self.scale_max:
+            raise ValueError("scale_min must not exceed scale_max")
+        return self
+
+
+class ReprogramOptions(Options):
+    """Stage 1: the proxy space on top of the frozen foundation's features."""
+
+    proxy_dim: int = Field(128, ge=8, le=1024, description="Width of each tap's proxy space.")
+    taps: int = Field(4, ge=1, le=8, description="Depths of the foundation that are tapped.")
+    steps: int = Field(300, ge=1, le=1_000_000)
+    batch_size: int = Field(256, ge=2, le=65_536)
+    learning_rate: float = Field(3e-3, gt=0, le=1)
+    weight_decay: float = Field(0.05, ge=0, le=10)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    preserve: Weight = Field(1.0, description="Weight of the knowledge-preserving term.")
+    consistency: Weight = Field(0.5, description="Weight of agreement between views.")
+    folds: int = Field(5, ge=0, le=20, description="Folds for out-of-fold targets; 0: none.")
+
+
+class DistilOptions(Options):
+    """Stage 2: what the student is taught, and in which order."""
+
+    ce: Weight = Field(1.0, description="Weight of the labels.")
+    kd: Weight = Field(0.5, description="Weight of the proxy head's probabilities.")
+    proxy: Weight = Field(2.0, description="Weight of the proxies' directions.")
+    relation: Weight = Field(1.0, description="Weight of the batch's similarity structure.")
+    temperature: float = Field(2.0, gt=0, le=100)
+    depth: Direction = Field("forward", description="Which taps open first.")
+    width: Direction = Field("flat", description="Which part of the proxy opens first.")
+    objective: Direction = Field("forward", description="Proxies first and labels last, or not.")
+
+
+class TrainingOptions(Options):
+    """The student's training: the same for TDMR and for every baseline."""
+
+    steps: int = Field(1500, ge=1, le=10_000_000)
+    batch_size: int = Field(64, ge=2, le=65_536)
+    learning_rate: float = Field(2e-3, gt=0, le=1)
+    weight_decay: float = Field(0.05, ge=0, le=10)
+    warmup: Unit = Field(0.05, description="Share of the steps in which the rate rises.")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    ema: float = Field(0.99, ge=0, lt=1, description="Decay of the weight average; 0: none.")
+
+
+class DistillOptions(Options):
+    """Every option of a distillation. The defaults are meant to work."""
+
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    image_size: int | None = Field(
+        None, ge=16, le=1024, description="Student's input side in pixels; null: its own default."
+    )
+    foundation_size: int | None = Field(
+        None, ge=16, le=1024, description="Foundation's input side; null: its own default."
+    )
+    student_pretrained: bool = Field(
+        False, description="Start the student from its published weights (needs a network)."
+    )
+    views: ViewOptions = ViewOptions()
+    reprogram: ReprogramOptions = ReprogramOptions()
+    distil: DistilOptions = DistilOptions()
+    training: TrainingOptions = TrainingOptions()
+
+
+class JobSpec(Options):
+    """A whole job: which models, which options, which comparisons."""
+
+    foundation: str = Field(min_length=1, max_length=300)
+    student: str = Field(min_length=1, max_length=300)
+    options: DistillOptions = DistillOptions()
+    baselines: tuple[Baseline, ...] = ("scratch", "probe", "kd")
+
+    @model_validator(mode="after")
+    def _baselines_are_distinct(self) -> JobSpec:
+        if len(set(self.baselines)) != len(self.baselines):
+            raise ValueError("baselines must not repeat")
+        return self

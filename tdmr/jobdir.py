@@ -1,0 +1,152 @@
+"""JOB_DIR: the whole hand-over between a worker and the process that trains.
+
+config.json     in    the job (`tdmr.config.JobSpec` for a distillation)
+data/           in    the dataset
+progress.jsonl  back  one `ProgressLine` per line, appended and flushed
+log.txt         back  what the process printed
+checkpoint/     back  what a later attempt can go on from
+out/            back  the result; complete if and only if the last line says `done`
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from tdmr.errors import Failure
+
+
+class Stage(BaseModel):
+    """Where a job is: the stage's name, its place among all, and how far it has come (0 to 1)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    index: int
+    count: int
+    progress: float
+
+
+class ProgressLine(BaseModel):
+    """One line of progress.jsonl."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    event: Literal["progress", "warning", "done", "failed"]
+    stage: Stage | None = None
+    step: int | None = None
+    steps: int | None = None
+    losses: dict[str, float] = {}
+    eta_seconds: float | None = None
+    message: str | None = None
+    failure: Failure | None = None
+    result: dict[str, Any] | None = None
+
+
+class JobDir:
+    """Names the files of a job directory, and reads and writes its progress."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.data = path / "data"
+        self.progress = path / "progress.jsonl"
+        self.log = path / "log.txt"
+        self.checkpoint = path / "checkpoint"
+        self.out = path / "out"
+
+    def append(self, line: ProgressLine) -> None:
+        """Add one line. Readers wait for the newline, so they see it whole or not at all."""
+        with self.progress.open("a", encoding="utf-8") as file:
+            file.write(line.model_dump_json(exclude_none=True) + "\n")
+
+    def read(self, offset: int = 0) -> Iterator[tuple[int, ProgressLine]]:
+        """Every complete line from byte `offset` on, each with the offset behind it."""
+        if not self.progress.exists():
+            return
+        with self.progress.open("rb") as file:
+            file.seek(offset)
+            for raw in file:
+                if not raw.endswith(b"\n"):
+                    return
+                offset += len(raw)
+                yield offset, ProgressLine.model_validate(json.loads(raw))
+
+    def log_tail(self, lines: int = 20) -> list[str]:
+        """The last `lines` lines that the process printed (at most 8 KiB of them)."""
+        if not self.log.exists():
+            return []
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - 8192))
+            return file.read().decode("utf-8", "replace").splitlines()[-lines:]
+
+
+class Reporter:
+    """Reports a run's progress: at most one progress line per `interval` seconds and stage."""
+
+    def __init__(self, job: JobDir | None, stages: list[str], interval: float = 0.5) -> None:
+        self._job = job
+        self._stages = stages
+        self._interval = interval
+        self._stage = stages[0]
+        self._started = self._last = 0.0
+        self.listeners: list[Callable[[ProgressLine], None]] = []
+
+    def start(self, stage: str) -> None:
+        """Enter a stage, which must be one of those announced."""
+        self._stage = stage
+        self._started = time.monotonic()
+        self._last = 0.0
+        self._emit(ProgressLine(event="progress", stage=self._where(0.0)))
+
+    def step(self, step: int, steps: int, losses: dict[str, float] | None = None) -> None:
+        """Report step `step` of `steps` in this stage; most calls return without writing."""
+        now = time.monotonic()
+        if now - self._last < self._interval and step != steps:
+            return
+        self._last = now
+        eta = (now - self._started) / step * (steps - step) if step else None
+        self._emit(
+            ProgressLine(
+                event="progress",
+                stage=self._where(step / steps if steps else 1.0),
+                step=step,
+                steps=steps,
+                losses=losses or {},
+                eta_seconds=None if eta is None else round(eta, 1),
+            )
+        )
+
+    def warn(self, message: str) -> None:
+        """Say something that the user should know and that doesn't stop the run."""
+        self._emit(ProgressLine(event="warning", stage=self._where(0.0), message=message))
+
+    def done(self, result: dict[str, Any]) -> None:
+        """The result is complete and on disk."""
+        self._emit(ProgressLine(event="done", result=result))
+
+    def failed(self, failure: Failure) -> None:
+        """The run ends here, and this is why."""
+        self._emit(ProgressLine(event="failed", failure=failure))
+
+    @property
+    def stage(self) -> str:
+        """The stage that the run is in."""
+        return self._stage
+
+    def _where(self, progress: float) -> Stage:
+        index = self._stages.index(self._stage)
+        return Stage(
+            name=self._stage, index=index + 1, count=len(self._stages), progress=round(progress, 4)
+        )
+
+    def _emit(self, line: ProgressLine) -> None:
+        if self._job is not None:
+            self._job.append(line)
+        for listener in self.listeners:
+            listener(line)
