@@ -90,11 +90,14 @@ class NonFiniteLossError(TdmrError):
         )
 
 
-class CacheError(TdmrError):
-    """A stored feature differs from the one the foundation computes now."""
+class DiskFullError(TdmrError):
+    """No room for the view cache or the result."""
 
-    code = "cache_mismatch"
+    code = "disk_full"
     retryable = True
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, suggestion="Free some space, or lower options.views.count.")
 
 
 def near_matches(name: str, known: Any) -> str:

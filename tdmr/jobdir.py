@@ -10,13 +10,13 @@ out/            back  the result; complete if and only if the last line says `do
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tdmr.errors import Failure
 
@@ -66,7 +66,10 @@ class JobDir:
             file.write(line.model_dump_json(exclude_none=True) + "\n")
 
     def read(self, offset: int = 0) -> Iterator[tuple[int, ProgressLine]]:
-        """Every complete line from byte `offset` on, each with the offset behind it."""
+        """Every complete line from byte `offset` on, each with the offset behind it.
+
+        A line that isn't one of ours is passed over: the rest still counts.
+        """
         if not self.progress.exists():
             return
         with self.progress.open("rb") as file:
@@ -75,7 +78,8 @@ class JobDir:
                 if not raw.endswith(b"\n"):
                     return
                 offset += len(raw)
-                yield offset, ProgressLine.model_validate(json.loads(raw))
+                with suppress(ValidationError):
+                    yield offset, ProgressLine.model_validate_json(raw)
 
     def log_tail(self, lines: int = 20) -> list[str]:
         """The last `lines` lines that the process printed (at most 8 KiB of them)."""

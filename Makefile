@@ -1,0 +1,61 @@
+# Each target sets up what it needs: Python 3.11 or newer, make and a C compiler are enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve key test check format bench-digits foundation catalog lock clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "TDMR needs Python 3.11 or newer; say which with make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+demo: $(READY) ## Upload digits, distil a student over HTTP, use it with plain timm
+	$(BIN)/python -m demo
+
+serve: $(READY) ## Start the embedded service; prints its address and access key
+	$(BIN)/tdmr-server serve $(ARGS)
+
+key: $(READY) ## Make another access key
+	$(BIN)/tdmr-server keys create $(ARGS)
+
+test: check ## Run every check and every test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## Lint, types, and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -c "import app.main, worker, tdmr, sys; assert 'torch' not in sys.modules"
+
+format: $(READY) ## Format, and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-digits: $(READY) ## The demo's job over paired seeds: the figures of README (SEEDS=5)
+	$(BIN)/python -m benchmarks.digits $(if $(SEEDS),--seeds $(SEEDS))
+
+foundation: $(READY) ## Pre-train the bundled foundation again
+	$(BIN)/python scripts/pretrain_letters.py
+
+catalog: $(READY) ## Write the catalog of models again, after a new timm
+	$(BIN)/python scripts/make_catalog.py
+
+lock: $(READY) ## Resolve the locked requirements again
+	$(BIN)/python -m pip install --quiet uv
+	for role in server worker dev; do \
+	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
+	    --python-version 3.11 --extra $$role pyproject.toml -o requirements/$$role.txt || exit 1; \
+	done
+
+clean: ## Remove what the other targets made, but for the service's own data in var/
+	rm -rf $(VENV) demo/out demo/report.json .mypy_cache .ruff_cache .pytest_cache *.egg-info

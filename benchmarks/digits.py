@@ -1,0 +1,147 @@
+"""The demo's job over several seeds: the figures that README shows.
+
+    make bench-digits SEEDS=5
+
+Each seed draws other training images, other views and other initial weights, the same for every
+method: the comparison is paired. The trained methods have the same steps, batch, optimiser,
+weight average and augmentation; the student alone draws fresh views at every step. Nothing is
+chosen on held-out images. Writes benchmarks/results/digits.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import t as student_t
+
+import tdmr
+from demo import digits, settings
+
+METHODS = ("probe", "scratch", "kd", "tdmr")
+RESULTS = Path(__file__).parent / "results" / "digits.json"
+
+
+def one(shots: int, seed: int) -> dict[str, Any]:
+    """Accuracy and seconds of every method for one seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        digits.write(root / "data", shots, seed)
+        metrics = tdmr.distill(
+            root / "data",
+            foundation=settings.FOUNDATION,
+            student=settings.STUDENT,
+            out=root / "out",
+            options=settings.options(seed),
+            device="cpu",
+        ).metrics
+    rows = {**metrics["baselines"], "tdmr": metrics}
+    return {
+        "seed": seed,
+        "shots": shots,
+        "accuracy": {name: rows[name]["accuracy"] for name in METHODS},
+        "seconds": {
+            **{name: rows[name]["seconds"] for name in METHODS if name != "tdmr"},
+            "tdmr": metrics["seconds"]["total"],
+        },
+        "foundation_forwards": metrics["foundation"]["forwards"],
+        "cache_bytes": metrics["cache"]["bytes"],
+    }
+
+
+def paired(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Mean difference, its 95 % Student interval over seeds, and in how many ours was better."""
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    middle, n = mean(differences), len(differences)
+    half = student_t.ppf(0.975, n - 1) * stdev(differences) / n**0.5 if n > 1 else float("nan")
+    return {
+        "mean": middle,
+        "low": middle - half,
+        "high": middle + half,
+        "wins": sum(d > 0 for d in differences),
+        "n": n,
+    }
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means, and TDMR against each of the others, at one number of shots."""
+    columns = {m: [run["accuracy"][m] for run in runs] for m in METHODS}
+    return {
+        "shots": runs[0]["shots"],
+        "mean": {m: mean(values) for m, values in columns.items()},
+        "tdmr_minus": {m: paired(columns["tdmr"], columns[m]) for m in METHODS if m != "tdmr"},
+        "seconds": {m: mean(run["seconds"][m] for run in runs) for m in METHODS},
+    }
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    return f"{os.cpu_count()} x {model}, {platform.system()}, Python {platform.python_version()}"
+
+
+def commit() -> str:
+    """The commit that was measured."""
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def show(console: Console, found: list[dict[str, Any]]) -> None:
+    """Print the summaries."""
+    table = Table("shots", *METHODS, "TDMR - student alone", "TDMR - plain KD")
+    for row in found:
+        against = [row["tdmr_minus"][name] for name in ("scratch", "kd")]
+        table.add_row(
+            str(row["shots"]),
+            *(f"{row['mean'][m]:.4f}" for m in METHODS),
+            *(
+                f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f}), {d['wins']}/{d['n']}"
+                for d in against
+            ),
+        )
+    console.print(table)
+
+
+def main() -> None:
+    """Run, print and store."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--shots", type=int, nargs="+", default=[settings.SHOTS])
+    given = parser.parse_args()
+    console = Console(width=140)
+    runs: list[dict[str, Any]] = []
+    for shots in given.shots:
+        for seed in range(given.seeds):
+            runs.append(one(shots, seed))
+            console.print(shots, seed, runs[-1]["accuracy"], runs[-1]["seconds"])
+    found = [summary([r for r in runs if r["shots"] == shots]) for shots in given.shots]
+    show(console, found)
+    RESULTS.parent.mkdir(exist_ok=True)
+    stored = {
+        "command": "python -m benchmarks.digits " + " ".join(sys.argv[1:]),
+        "commit": commit(),
+        "machine": machine(),
+        "summary": found,
+        "runs": runs,
+    }
+    RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+    console.print(f"Stored in {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()

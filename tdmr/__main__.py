@@ -1,0 +1,5 @@
+"""`python -m tdmr`."""
+
+from tdmr.cli import app
+
+app()

@@ -1,0 +1,131 @@
+"""The view cache: the foundation sees each stored view exactly once.
+
+What is stored are pooled features *before* any projection, so that stage 1 can be trained again
+for free, by later students, retries and sweeps. An entry that exists is checked live on 1 % of
+its views before it is trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import timm
+import torch
+from torch import Tensor
+
+from tdmr import views as view_module
+from tdmr.data.pixels import Pixels
+from tdmr.models import Foundation
+from tdmr.store import ArrayStore
+from tdmr.views import Views
+
+DTYPE = np.float16
+BATCH = 128
+# fp16 rounds at 2^-11; the rest is room for another batch's order of summation.
+TOLERANCE = 4e-3
+
+
+@dataclass(frozen=True)
+class ViewFeatures:
+    """Features of K views of N images: `array` is (K, N, sum of `widths`), tap after tap."""
+
+    array: npt.NDArray[np.float16]
+    widths: tuple[int, ...]
+    reused: bool
+
+    @property
+    def bytes(self) -> int:
+        """Size of the stored features."""
+        return int(self.array.nbytes)
+
+
+class ViewCache:
+    """Finds or computes the features of every view of a training set."""
+
+    def __init__(
+        self, store: ArrayStore, foundation: Foundation, pixels: Pixels, views: Views
+    ) -> None:
+        self._store = store
+        self._foundation = foundation
+        self._pixels = pixels
+        self._views = views
+
+    def features(
+        self,
+        ingredients: dict[str, Any],
+        *,
+        on_views: Callable[[int, int], None] = lambda done, total: None,
+        warn: Callable[[str], None] = lambda message: None,
+    ) -> ViewFeatures:
+        """The features of all views; `ingredients` name the dataset version and the split.
+
+        `on_views(done, total)` is told of every batch that the foundation had to see. An entry
+        that fails its live check is thrown away and made again, and `warn` is told.
+        """
+        named = self._ingredients(ingredients)
+        found = self._store.find(named)
+        if found is not None and not self._agrees(found):
+            warn("The stored features differ from what the foundation gives now: made again.")
+            self._store.drop(named)
+            found = None
+        reused = found is not None
+        if found is None:
+            found = self._make(named, on_views)
+        return ViewFeatures(found, self._foundation.widths, reused)
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = next(self._foundation.model.parameters()).device
+        return device
+
+    def _ingredients(self, named: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **named,
+            "what": "features",
+            "foundation": self._foundation.weights_hash(),
+            "taps": self._foundation.tap_indices,
+            "size": self._foundation.size,
+            "views": self._views.options.model_dump(),
+            "seed": self._views.seed,
+            "recipe": view_module.RECIPE,
+            "dtype": np.dtype(DTYPE).name,
+            "device": self._device.type,
+            "versions": {"torch": torch.__version__, "timm": timm.__version__},
+        }
+
+    def _make(
+        self, named: dict[str, Any], on_views: Callable[[int, int], None]
+    ) -> npt.NDArray[np.float16]:
+        count, images = self._views.options.count, len(self._pixels)
+        total = count * images
+
+        def fill(array: npt.NDArray[np.float16]) -> None:
+            flat = array.reshape(total, -1)
+            for start in range(0, total, BATCH):
+                pairs = np.arange(start, min(start + BATCH, total))
+                flat[pairs] = self._compute(pairs).cpu().numpy()
+                on_views(int(pairs[-1]) + 1, total)
+
+        return self._store.make(named, (count, images, sum(self._foundation.widths)), DTYPE, fill)
+
+    def _compute(self, pairs: npt.NDArray[np.int64]) -> Tensor:
+        """Features of flat view numbers k * N + i: (pairs, sum of widths)."""
+        view, image = np.divmod(pairs, len(self._pixels))
+        # Rows of a memory map must be read in order; `np.unique` also reads each only once.
+        rows, place = np.unique(image, return_inverse=True)
+        raw = torch.from_numpy(np.asarray(self._pixels[rows]))[torch.from_numpy(place)]
+        seen = self._views.apply(raw.to(self._device), self._views.params(image, view))
+        return torch.cat(self._foundation.features(seen), dim=1)
+
+    def _agrees(self, stored: npt.NDArray[np.float16]) -> bool:
+        """Compare 1 % of the views, at least one and at most a batch, with the foundation's."""
+        flat = stored.reshape(-1, stored.shape[-1])
+        count = min(BATCH, max(1, len(flat) // 100))
+        pairs = np.linspace(0, len(flat) - 1, count).astype(np.int64)
+        live = self._compute(pairs).cpu().numpy()
+        scale = max(float(np.abs(live).max()), 1e-6)
+        return bool(np.abs(live - flat[pairs].astype(np.float32)).max() <= TOLERANCE * scale)

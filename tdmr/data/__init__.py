@@ -1,0 +1,1 @@
+"""Datasets: what is in them (`index`, torch-free) and their pixels (`pixels`)."""

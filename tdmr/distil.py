@@ -1,0 +1,97 @@
+"""Stage 2: reprogram the student by progressive distillation from the proxy space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tdmr.config import DistilOptions
+from tdmr.losses import cosine_distance, distillation, relation
+from tdmr.models import StudentOutput
+from tdmr.proxy import Targets
+from tdmr.schedule import Schedule, Weights
+from tdmr.training import Batch
+
+
+class TargetSource(Protocol):
+    """Anything that gives the targets of stored views: stage 1's teacher, or a control."""
+
+    def targets(self, images: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> Targets:
+        """Targets of n views."""
+
+
+class Adapters(nn.Module):
+    """Maps the student's taps into the proxy space; trained with it, never exported."""
+
+    def __init__(self, widths: Sequence[int], proxy_dim: int, taps: int) -> None:
+        super().__init__()
+        # Where the student has fewer levels than the foundation, its last one serves several.
+        self.sources = [min(tap, len(widths) - 1) for tap in range(taps)]
+        self.layers = nn.ModuleList(nn.Linear(widths[s], proxy_dim) for s in self.sources)
+
+    def forward(self, taps: Sequence[Tensor]) -> list[Tensor]:
+        """Student taps, each (n, its width), to one (n, proxy_dim) per proxy tap."""
+        return [layer(taps[s]) for layer, s in zip(self.layers, self.sources, strict=True)]
+
+
+class ProgressiveDistillation:
+    """The objective of stage 2: labels, the proxy head's probabilities, and proxies at depths."""
+
+    stored_views = True
+
+    def __init__(
+        self,
+        source: TargetSource,
+        adapters: Adapters,
+        schedule: Schedule,
+        label_smoothing: float,
+    ) -> None:
+        self._source = source
+        self._adapters = adapters
+        self._schedule = schedule
+        self._label_smoothing = label_smoothing
+
+    def modules(self) -> list[nn.Module]:
+        """The adapters."""
+        return [self._adapters]
+
+    def __call__(self, batch: Batch, output: StudentOutput, t: float) -> dict[str, Tensor]:
+        """The loss and its parts at progress `t`."""
+        weights = self._schedule.at(t)
+        options = self._schedule.options
+        targets = self._source.targets(batch.images, batch.views)
+        ce = F.cross_entropy(output.logits, batch.labels, label_smoothing=self._label_smoothing)
+        kd = distillation(output.logits, targets.logits, options.temperature)
+        proxy, rel = self._proxy_terms(output, targets, weights, options)
+        loss = weights.ce * ce + weights.kd * kd + weights.proxy * proxy + weights.relation * rel
+        return {"loss": loss, "ce": ce, "kd": kd, "proxy": proxy, "relation": rel}
+
+    def _proxy_terms(
+        self, output: StudentOutput, targets: Targets, weights: Weights, options: DistilOptions
+    ) -> tuple[Tensor, Tensor]:
+        proxy = rel = output.logits.new_zeros(())
+        adapted = self._adapters(output.taps)
+        for tap, (mine, weight) in enumerate(zip(adapted, weights.taps, strict=True)):
+            if not weight:
+                continue
+            ours = mine[:, : weights.width]
+            theirs = targets.proxies[:, tap, : weights.width]
+            if options.proxy:
+                proxy = proxy + weight * cosine_distance(ours, theirs).mean()
+            if options.relation:
+                rel = rel + weight * relation(ours, theirs)
+        return proxy, rel
+
+
+def adapters_for(
+    widths: Sequence[int], proxy_dim: int, taps: int, seed: int, device: torch.device
+) -> Adapters:
+    """Freshly initialised adapters, a function of `seed`."""
+    torch.manual_seed(seed)
+    return Adapters(widths, proxy_dim, taps).to(device)

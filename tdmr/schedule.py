@@ -1,0 +1,81 @@
+"""Progression of stage 2: which terms weigh how much, at which moment of the training.
+
+Three axes, each of which can run forward, flat or reversed:
+    depth      which taps are open; forward: shallow first
+    width      how many of the proxy's leading dimensions count; forward: few first
+    objective  proxies against labels; forward: proxies first, and nothing but labels and the
+               proxy head's probabilities at the end
+A term that has decayed to nothing can't hold the student back where it outgrows its foundation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tdmr.config import Direction, DistilOptions
+
+OPENING = 0.5  # share of the training in which the taps open one after the other
+DECAY_FROM = 0.5  # the moment from which the auxiliary terms fade
+MIN_WIDTH = 0.25  # share of the proxy that counts from the start
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights at one moment: of each tap (summing to 1), of each term, and the open width."""
+
+    taps: tuple[float, ...]
+    ce: float
+    kd: float
+    proxy: float
+    relation: float
+    width: int
+
+
+class Schedule:
+    """The weights of stage 2 as a function of progress t in [0, 1]."""
+
+    def __init__(self, options: DistilOptions, taps: int, proxy_dim: int) -> None:
+        self.options = options
+        self.taps = taps
+        self.proxy_dim = proxy_dim
+
+    def at(self, t: float) -> Weights:
+        """The weights at progress `t`."""
+        o = self.options
+        auxiliary = self._auxiliary(t)
+        return Weights(
+            taps=self._taps(t),
+            ce=o.ce,
+            kd=o.kd,
+            proxy=o.proxy * auxiliary,
+            relation=o.relation * auxiliary,
+            width=self._width(t),
+        )
+
+    def _taps(self, t: float) -> tuple[float, ...]:
+        if self.options.depth == "flat" or self.taps == 1:
+            return (1 / self.taps,) * self.taps
+        # A tap opens over the span before the next one does; the first is open at once.
+        span = OPENING / (self.taps - 1)
+        opened = [min(1.0, max(0.0, t / span - tap + 1)) for tap in range(self.taps)]
+        total = sum(opened)
+        ordered = opened if self.options.depth == "forward" else opened[::-1]
+        return tuple(w / total for w in ordered)
+
+    def _width(self, t: float) -> int:
+        share = _directed(self.options.width, MIN_WIDTH + (1 - MIN_WIDTH) * min(1.0, t / OPENING))
+        if self.options.width == "reversed":
+            share = MIN_WIDTH + (1 - MIN_WIDTH) * min(1.0, (1 - t) / OPENING)
+        return max(1, round(share * self.proxy_dim))
+
+    def _auxiliary(self, t: float) -> float:
+        faded = 1.0
+        moment = t if self.options.objective == "forward" else 1 - t
+        if moment > DECAY_FROM:
+            faded = 0.5 * (1 + math.cos(math.pi * (moment - DECAY_FROM) / (1 - DECAY_FROM)))
+        return _directed(self.options.objective, faded)
+
+
+def _directed(direction: Direction, value: float) -> float:
+    return 1.0 if direction == "flat" else value

@@ -1,0 +1,99 @@
+"""Views: seeded augmentations that both sides replay exactly.
+
+View (i, k) is a pure function of the dataset's hash, the seed, the image's place i and the view's
+number k. Geometry is kept in normalised coordinates, so the foundation and the student see the
+same crop and flip at their own resolutions. Storing such views, rather than augmenting anew, is
+what lets a foundation run once per view (FKD, arXiv 2112.01528; TinyViT, arXiv 2207.10666).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tdmr.config import ViewOptions
+
+RECIPE = "affine-border-bilinear,brightness,contrast/1"
+_DRAWS = 9  # random numbers per view
+
+
+@dataclass(frozen=True)
+class ViewParams:
+    """What happens to each of n images: `theta` (n, 2, 3), `gain` (n,) and `bias` (n,)."""
+
+    theta: Tensor
+    gain: Tensor
+    bias: Tensor
+
+
+class Views:
+    """Draws the parameters of views, and applies them."""
+
+    def __init__(self, options: ViewOptions, dataset_version: str, seed: int) -> None:
+        self.options = options
+        self.seed = seed
+        digest = hashlib.sha256(f"{dataset_version}:{seed}".encode()).digest()
+        self._key = np.uint64(int.from_bytes(digest[:8], "little"))
+
+    def params(self, images: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> ViewParams:
+        """The parameters of view `views[j]` of image `images[j]`, for n pairs."""
+        o = self.options
+        u = _uniform(self._key, images, views)  # (n, _DRAWS) in [0, 1)
+        signed = 2 * u - 1
+        angle = np.deg2rad(o.rotate) * signed[:, 0]
+        shear = np.tan(np.deg2rad(o.shear) * signed[:, 1])
+        zoom = np.exp(_between(u[:, 2:4], math.log(o.scale_min), math.log(o.scale_max)))
+        mirror = np.where(u[:, 4] < o.flip, -1.0, 1.0)
+        cos, sin = np.cos(angle), np.sin(angle)
+        theta = np.empty((len(u), 2, 3))
+        # affine_grid maps output to input: a zoom in reads a smaller part of the image.
+        theta[:, 0, 0] = cos / zoom[:, 0] * mirror
+        theta[:, 0, 1] = (cos * shear - sin) / zoom[:, 1]
+        theta[:, 1, 0] = sin / zoom[:, 0] * mirror
+        theta[:, 1, 1] = (sin * shear + cos) / zoom[:, 1]
+        theta[:, :, 2] = 2 * o.translate * signed[:, 5:7]
+        return ViewParams(
+            theta=torch.from_numpy(theta.astype(np.float32)),
+            gain=torch.from_numpy((1 + o.contrast * signed[:, 7]).astype(np.float32)),
+            bias=torch.from_numpy((o.brightness * signed[:, 8]).astype(np.float32)),
+        )
+
+    @staticmethod
+    def apply(images: Tensor, params: ViewParams) -> Tensor:
+        """Turn uint8 images (n, 3, h, w) into augmented float images in [0, 1], same shape."""
+        device = images.device
+        x = images.float().div_(255)
+        grid = F.affine_grid(params.theta.to(device), list(x.shape), align_corners=False)
+        x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+        gain, bias = (p.to(device).view(-1, 1, 1, 1) for p in (params.gain, params.bias))
+        mean = x.mean(dim=(1, 2, 3), keepdim=True)
+        return ((x - mean) * gain + mean + bias).clamp_(0, 1)
+
+
+def _between(u: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
+    return low + (high - low) * u
+
+
+def _uniform(
+    key: np.uint64, images: npt.NDArray[np.int64], views: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Counter-based uniforms (n, _DRAWS): SplitMix64 (Steele et al., OOPSLA 2014) of the pair."""
+    with np.errstate(over="ignore"):
+        base = _mix(_mix(key + images.astype(np.uint64)) + views.astype(np.uint64))
+        step = np.uint64(0x9E3779B97F4A7C15)
+        draws = base[:, None] + step * np.arange(1, _DRAWS + 1, dtype=np.uint64)
+        return (_mix(draws) >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    x = np.asarray(x, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
