@@ -8,6 +8,7 @@ it never fails halfway with SQLITE_BUSY.
 from __future__ import annotations
 
 import secrets
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.functions import FunctionElement
+
+BUSY_SECONDS = 30  # how long a SQLite writer waits for its turn
+# Seconds to connect, and milliseconds until an answer that never comes is an error.
+POSTGRES_PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 20_000}
 
 
 class Base(DeclarativeBase):
@@ -93,19 +98,18 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
-        self._writing = self.engine.execution_options(tdmr_write=True)
+        self.writing = self.engine.execution_options(tdmr_write=True)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for reading; whatever it changed is rolled back."""
+        """A session for reading; whatever it changed is rolled back. What it read stays usable."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
-            session.rollback()
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session that is one transaction: committed at the end, or rolled back on any error."""
-        with Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with Session(self.writing, expire_on_commit=False) as session, session.begin():
             yield session
 
     def close(self) -> None:
@@ -122,13 +126,14 @@ def now(session: Session) -> datetime:
 
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": 30})
+        return create_engine(url, pool_pre_ping=True, connect_args=POSTGRES_PATIENCE)
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the `begin` listener below decides how to begin
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        _use_wal(connection)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -137,3 +142,19 @@ def _engine(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch the file to its write-ahead log: once for ever, and nobody else may be in it then.
+
+    SQLite doesn't wait for that moment by itself.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)

@@ -24,12 +24,18 @@ class AppError(Exception):
     status = 500
     code = "internal"
     title = "Something went wrong on our side"
-    headers: ClassVar[dict[str, str]] = {}
+    always: ClassVar[dict[str, str]] = {}  # headers of every answer of this class
 
-    def __init__(self, detail: str, errors: list[ErrorItem] | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        errors: list[ErrorItem] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = errors or []
+        self.headers = {**self.always, **(headers or {})}
 
 
 class BadRequestError(AppError):
@@ -38,11 +44,17 @@ class BadRequestError(AppError):
     status, code, title = 400, "bad_request", "The request can't be read"
 
 
+class NotJsonError(BadRequestError):
+    """The body isn't JSON."""
+
+    code, title = "not_json", "The body isn't JSON"
+
+
 class UnauthorizedError(AppError):
     """No access key, or one that isn't valid."""
 
     status, code, title = 401, "unauthorized", "A valid access key is needed"
-    headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": 'Bearer realm="tdmr"'}
+    always: ClassVar[dict[str, str]] = {"WWW-Authenticate": 'Bearer realm="tdmr"'}
 
 
 class ForbiddenError(AppError):
@@ -57,10 +69,28 @@ class NotFoundError(AppError):
     status, code, title = 404, "not_found", "There is no such thing"
 
 
+class MethodNotAllowedError(AppError):
+    """The thing is there, and this can't be done with it."""
+
+    status, code, title = 405, "method_not_allowed", "This method isn't possible here"
+
+
+class RequestTimeoutError(AppError):
+    """The body stopped coming."""
+
+    status, code, title = 408, "request_timeout", "The body took too long to arrive"
+
+
 class ConflictError(AppError):
     """The thing is in a state that doesn't allow this."""
 
     status, code, title = 409, "conflict", "Its state doesn't allow that"
+
+
+class DatasetNotReadyError(ConflictError):
+    """A job needs a dataset that has passed its check."""
+
+    code, title = "dataset_not_ready", "The dataset isn't ready"
 
 
 class TooLargeError(AppError):
@@ -75,10 +105,47 @@ class UnsupportedMediaTypeError(AppError):
     status, code, title = 415, "unsupported_media_type", "This type of body isn't taken here"
 
 
+class RangeNotSatisfiableError(AppError):
+    """The range lies outside the file."""
+
+    status, code, title = 416, "range_not_satisfiable", "The range isn't in the file"
+
+
 class InvalidError(AppError):
     """The request can be read, and is wrong."""
 
     status, code, title = 422, "invalid", "The request isn't valid"
+
+
+class EmptyBodyError(InvalidError):
+    """There is no body where one is needed."""
+
+    code, title = "empty_body", "The body is empty"
+
+
+class NotAnArchiveError(InvalidError):
+    """The upload isn't a zip archive."""
+
+    code, title = "not_an_archive", "The body isn't a zip archive"
+
+
+class UnknownModelError(InvalidError):
+    """The catalog has no such model for that role."""
+
+    code, title = "unknown_model", "The catalog has no such model"
+
+
+class IdempotencyKeyReusedError(InvalidError):
+    """One idempotency key for two different requests."""
+
+    code, title = "idempotency_key_reused", "This Idempotency-Key belongs to another request"
+
+
+class UnavailableError(AppError):
+    """Something that the service needs doesn't answer."""
+
+    status, code, title = 503, "unavailable", "The service can't do this right now"
+    always: ClassVar[dict[str, str]] = {"Retry-After": "5"}
 
 
 class DiskFullError(AppError):

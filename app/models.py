@@ -19,6 +19,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.db import Base, UtcDateTime
 
 Json = dict[str, Any]
+NullableJson = JSON(none_as_null=True)  # None is SQL's NULL, not the JSON text `null`
 
 
 class ApiKey(Base):
@@ -54,8 +55,8 @@ class Dataset(Base):
     upload_sha256: Mapped[str] = mapped_column(String(64))
     version: Mapped[str | None] = mapped_column(String(64))  # content hash; set when ready
     file_key: Mapped[str | None] = mapped_column(String(300))  # the canonical archive; when ready
-    classes: Mapped[list[str] | None] = mapped_column(JSON)
-    splits: Mapped[Json | None] = mapped_column(JSON)  # {split: {class: images}}
+    classes: Mapped[list[str] | None] = mapped_column(NullableJson)
+    splits: Mapped[Json | None] = mapped_column(NullableJson)  # {split: {class: images}}
     findings: Mapped[list[Json]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     settled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -98,8 +99,8 @@ class Job(Base):
     heartbeat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     cancel_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
-    progress: Mapped[Json | None] = mapped_column(JSON)  # tdmr.jobdir.ProgressLine
-    failure: Mapped[Json | None] = mapped_column(JSON)  # tdmr.errors.Failure
+    progress: Mapped[Json | None] = mapped_column(NullableJson)  # tdmr.jobdir.ProgressLine
+    failure: Mapped[Json | None] = mapped_column(NullableJson)  # tdmr.errors.Failure
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

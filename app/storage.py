@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,6 +104,22 @@ class LocalStorage:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+    def older_than(self, seconds: float, prefix: str) -> list[str]:
+        """The keys below `prefix` that were last written `seconds` ago or longer."""
+        latest = time.time() - seconds
+        return [
+            file.relative_to(self.root).as_posix()
+            for file in self.path(prefix).rglob("*")
+            if file.is_file() and file.stat().st_mtime <= latest
+        ]
+
+    def forget_staged(self, seconds: float) -> None:
+        """Remove what a process that died was writing, once nobody has written to it for long."""
+        latest = time.time() - seconds
+        for file in self._staging.iterdir():
+            if file.stat().st_mtime <= latest:
+                file.unlink(missing_ok=True)
 
 
 def _sync_folders(folder: Path, root: Path) -> None:

@@ -1,0 +1,1 @@
+"""Access: who may call, and what they may do."""

@@ -1,0 +1,19 @@
+"""Scopes: what a key allows. Every route of the API declares the one that it needs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    """Something that a key can allow."""
+
+    DATASETS_READ = "datasets:read"
+    DATASETS_WRITE = "datasets:write"
+    MODELS_READ = "models:read"
+    JOBS_READ = "jobs:read"
+    JOBS_WRITE = "jobs:write"
+    STUDENTS_READ = "students:read"
+
+
+ALL = tuple(Scope)

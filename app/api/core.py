@@ -1,0 +1,38 @@
+"""What every route works with: settings, database, storage, the outbox's relay, and the caller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from app.access.keys import Caller
+from app.db import Database
+from app.outbox import Relay
+from app.settings import Settings
+from app.storage import LocalStorage
+
+
+@dataclass(frozen=True)
+class Core:
+    """The parts of one server."""
+
+    settings: Settings
+    database: Database
+    storage: LocalStorage
+    relay: Relay
+
+
+async def core_of(request: Request) -> Core:
+    """The server that a request came to."""
+    return cast("Core", request.app.state.core)
+
+
+async def caller_of(request: Request) -> Caller:
+    """Who a request comes from; the guard has found out before anything else was read."""
+    return cast("Caller", request.state.caller)
+
+
+CoreDep = Annotated[Core, Depends(core_of)]
+CallerDep = Annotated[Caller, Depends(caller_of)]

@@ -1,0 +1,155 @@
+"""/v1/datasets: upload one, and see what its check found."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from app.access.keys import Caller
+from app.access.scopes import Scope
+from app.api import idempotency, pages, uploads
+from app.api.core import CallerDep, Core, CoreDep
+from app.api.guard import needs, router
+from app.api.pages import After, Limit, Page
+from app.api.schemas import CheckOut, ClassOut, DatasetOut, DatasetSummary, Printable
+from app.datasets import service
+from app.datasets.service import Checked
+from app.models import Dataset, Job
+from app.storage import Stored
+
+routes = router()
+
+Name = Annotated[str, Query(min_length=1, max_length=200, description="Yours."), Printable]
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "A zip archive: one folder of images for each class, with or without "
+        "train, val and test above them.",
+        "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@routes.post("/datasets", status_code=201, openapi_extra=_BODY)
+@needs(Scope.DATASETS_WRITE)
+async def create_dataset(
+    request: Request,
+    response: Response,
+    core: CoreDep,
+    caller: CallerDep,
+    name: Name = "dataset",
+    idempotency_key: idempotency.Key = None,
+) -> DatasetOut:
+    """Upload an archive. It is checked next: ask again until `status` is `ready` or `invalid`."""
+    uploads.check_headers(request, core.settings.max_upload_bytes)
+    dataset_id = service.new_dataset_id()
+    key = service.upload_key(dataset_id)
+    upload = await uploads.store(request, core.storage, key, core.settings.max_upload_bytes)
+    checked, replayed = await run_in_threadpool(
+        _record, core, caller, dataset_id, name, upload, idempotency_key
+    )
+    response.headers["Location"] = f"/v1/datasets/{checked.dataset.id}"
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return describe(checked)
+
+
+def _record(
+    core: Core, caller: Caller, dataset_id: str, name: str, upload: Stored, key: str | None
+) -> tuple[Checked, bool]:
+    """Note the stored upload. It is removed again when it's one too many, or can't be noted."""
+    asked = idempotency.asked(key, "POST /v1/datasets", name, upload.sha256)
+
+    def make(session: Session) -> Checked:
+        return service.create(
+            session,
+            dataset_id=dataset_id,
+            owner=caller.owner,
+            name=name,
+            upload=upload,
+            idempotency=asked,
+            settings=core.settings,
+        )
+
+    def find(session: Session, job: Job) -> Checked:
+        return service.get(session, caller.owner, job.dataset_id)
+
+    kept = False
+    try:
+        checked, replayed = idempotency.once(core, caller.owner, asked, make, find)
+        kept = not replayed
+    finally:
+        if not kept:
+            core.storage.delete(upload.key)
+    return checked, replayed
+
+
+@routes.get("/datasets")
+@needs(Scope.DATASETS_READ)
+def list_datasets(
+    response: Response, core: CoreDep, caller: CallerDep, limit: Limit = 20, after: After = None
+) -> Page[DatasetSummary]:
+    """Your datasets, the newest first."""
+    with core.database.read() as session:
+        found = service.newest(session, caller.owner, pages.after_id(after), limit + 1)
+    rows, has_more = pages.cut(found, limit)
+    cursor = pages.encode(rows[-1].id) if has_more else None
+    if cursor is not None:
+        pages.link_next(response, "/v1/datasets", {"limit": limit, "after": cursor})
+    return Page(data=[summarise(row) for row in rows], has_more=has_more, next_cursor=cursor)
+
+
+@routes.get("/datasets/{dataset_id}")
+@needs(Scope.DATASETS_READ)
+def get_dataset(core: CoreDep, caller: CallerDep, dataset_id: str) -> DatasetOut:
+    """A dataset: its classes, its splits, and every finding of its check."""
+    with core.database.read() as session:
+        return describe(service.get(session, caller.owner, dataset_id))
+
+
+def summarise(dataset: Dataset) -> DatasetSummary:
+    """A dataset as a line of a list."""
+    return DatasetSummary.model_validate(_columns(dataset))
+
+
+def describe(checked: Checked) -> DatasetOut:
+    """A dataset in full."""
+    dataset = checked.dataset
+    return DatasetOut.model_validate(
+        {
+            **_columns(dataset),
+            "classes": _classes(dataset),
+            "splits": dataset.splits,
+            "findings": dataset.findings,
+            "check": None if checked.job is None else _check(checked.job),
+        }
+    )
+
+
+def _columns(dataset: Dataset) -> dict[str, object]:
+    return {name: getattr(dataset, name) for name in DatasetSummary.model_fields}
+
+
+def _classes(dataset: Dataset) -> list[ClassOut] | None:
+    if dataset.classes is None:
+        return None
+    splits = (dataset.splits or {}).values()
+    return [
+        ClassOut(name=name, images=sum(split.get(name, 0) for split in splits))
+        for name in dataset.classes
+    ]
+
+
+def _check(job: Job) -> CheckOut:
+    progress = job.progress or {}
+    return CheckOut.model_validate(
+        {
+            "status": job.state,
+            "stage": progress.get("stage"),
+            "eta_seconds": progress.get("eta_seconds"),
+            "attempt": job.attempt,
+        }
+    )

@@ -1,0 +1,94 @@
+"""Around every request: its id, its deadline, HEAD, the headers of every answer, the last net."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+import anyio
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api import problems
+from app.errors import AppError, RequestTimeoutError
+
+RECEIVE_SECONDS = 60.0  # between two pieces of a body
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+log = structlog.get_logger(__name__)
+
+
+class Envelope:
+    """Pure ASGI middleware, outermost but for the framework's own."""
+
+    def __init__(self, app: ASGIApp, receive_seconds: float = RECEIVE_SECONDS) -> None:
+        self._app = app
+        self._receive_seconds = receive_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; a flaw of ours becomes a problem that tells nothing of it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send, self._receive_seconds)
+        try:
+            await self._app(exchange.scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            log.info("client_gone", request_id=exchange.request_id)
+        except Exception:
+            log.exception("unhandled", request_id=exchange.request_id)
+            if exchange.started:
+                raise  # half an answer is out: the connection must break, so that it shows
+            flaw = AppError("The request failed; our log tells why, under its request_id.")
+            response = problems.respond(flaw, scope["path"], exchange.request_id)
+            await response(exchange.scope, exchange.receive, exchange.send)
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
+        given = Headers(scope=scope).get("x-request-id", "")
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        self.started = False
+        self._head = scope["method"] == "HEAD"
+        state = {**scope.get("state", {}), "request_id": self.request_id, "head": self._head}
+        # A copy: the server below must still see HEAD.
+        self.scope = {**scope, "state": state, "method": "GET" if self._head else scope["method"]}
+        self._receive, self._send, self._seconds = receive, send, seconds
+        self._body_read = False
+
+    async def receive(self) -> Message:
+        """The next piece of the body, in time. Raises RequestTimeoutError."""
+        if self._body_read:
+            return await self._receive()
+        try:
+            with anyio.fail_after(self._seconds):
+                message = await self._receive()
+        except TimeoutError:
+            raise RequestTimeoutError(f"Nothing came for {self._seconds:g} seconds.") from None
+        self._body_read = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send on, with the headers of every answer, and without a body for HEAD."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self.request_id
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            fresh = "no-store" if message["status"] >= 400 else "private, no-cache"
+            headers.setdefault("Cache-Control", fresh)
+        elif self._head:
+            message = {**message, "body": b""}
+        await self._send(message)

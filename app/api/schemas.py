@@ -1,0 +1,211 @@
+"""What goes in and what comes out. Models for input and for output are never the same."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+)
+
+from app.datasets.findings import Finding
+from tdmr.config import Baseline, DistillOptions, JobSpec
+from tdmr.errors import Failure
+from tdmr.jobdir import Stage
+
+Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+def _printable(text: str) -> str:
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
+        raise ValueError("control characters aren't taken")
+    return text
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Printable = AfterValidator(_printable)
+Moment = Annotated[AwareDatetime, PlainSerializer(_rfc3339, return_type=str)]
+MetadataName = Annotated[str, StringConstraints(min_length=1, max_length=64), Printable]
+MetadataValue = Annotated[str, StringConstraints(max_length=500), Printable]
+
+
+class JobIn(JobSpec):
+    """An order for one student."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "dataset_id": "ds_01aa5b3c1d2e0123456789abcdef",
+                    "foundation": "letters_vit",
+                    "student": "test_resnet",
+                    "options": {"seed": 0},
+                    "baselines": ["scratch", "kd"],
+                    "metadata": {"purpose": "first try"},
+                }
+            ]
+        }
+    )
+
+    dataset_id: str = Field(pattern=r"^[A-Za-z0-9_]{1,40}$", description="A dataset that is ready.")
+    metadata: dict[MetadataName, MetadataValue] = Field(
+        default_factory=dict, max_length=32, description="Yours; given back as it came."
+    )
+
+    def spec(self) -> JobSpec:
+        """What the worker is to do."""
+        return JobSpec.model_validate(
+            self.model_dump(exclude={"dataset_id", "metadata"}, exclude_unset=True)
+        )
+
+
+class Out(BaseModel):
+    """Base of every answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class CheckOut(Out):
+    """How far the check of a dataset is."""
+
+    status: Status
+    stage: Stage | None
+    eta_seconds: float | None
+    attempt: int
+
+
+class ClassOut(Out):
+    """A class and how many images it has, in all splits together."""
+
+    name: str
+    images: int
+
+
+class DatasetSummary(Out):
+    """A dataset, in a list."""
+
+    id: str
+    name: str
+    status: Literal["processing", "ready", "invalid"]
+    version: str | None = Field(description="SHA-256 of the content; null until it's ready.")
+    upload_bytes: int
+    upload_sha256: str
+    created_at: Moment
+    settled_at: Moment | None
+
+
+class DatasetOut(DatasetSummary):
+    """A dataset: what it holds, and everything its check found."""
+
+    classes: list[ClassOut] | None
+    splits: dict[str, dict[str, int]] | None = Field(description="Images by split and class.")
+    findings: list[Finding]
+    check: CheckOut | None
+
+
+class ModelOut(Out):
+    """A model of the catalog."""
+
+    name: str
+    roles: list[Literal["foundation", "student"]]
+    family: Literal["cnn", "transformer", "hybrid"]
+    params: int
+    gmacs: float
+    input_size: int
+    licence: str | None
+    offline: bool = Field(description="Whether it works with no network.")
+    recommended: bool
+
+
+class JobOut(Out):
+    """A job: what was asked for, how far it is, and how it ended."""
+
+    id: str
+    dataset_id: str
+    status: Status
+    foundation: str
+    student: str
+    options: DistillOptions
+    baselines: list[Baseline]
+    metadata: dict[str, str]
+    stage: Stage | None
+    step: int | None
+    steps: int | None
+    losses: dict[str, float]
+    eta_seconds: float | None = Field(description="Until the end of this stage.")
+    queue_position: int | None
+    attempt: int
+    max_attempts: int
+    failure: Failure | None
+    student_id: str | None
+    created_at: Moment
+    started_at: Moment | None
+    ended_at: Moment | None
+    cancel_requested_at: Moment | None
+
+
+class EventOut(Out):
+    """One entry of a job's log; `seq` counts from 1 without a gap."""
+
+    seq: int
+    at: Moment
+    type: str
+    data: dict[str, Any]
+
+
+class FileOut(Out):
+    """A file of a student."""
+
+    name: str
+    bytes: int
+    sha256: str
+    media_type: str
+    url: str
+
+
+class StudentSummary(Out):
+    """A student, in a list."""
+
+    id: str
+    job_id: str
+    dataset_id: str
+    dataset_version: str
+    foundation: str
+    architecture: str
+    accuracy: float | None
+    interval: list[float] | None = Field(description="95 % interval of the accuracy.")
+    params: int | None
+    created_at: Moment
+
+
+class StudentOut(StudentSummary):
+    """A student: how good it is, against what, and its files."""
+
+    baselines: dict[str, Any]
+    metrics: dict[str, Any]
+    files: list[FileOut]
+    archive_url: str
+
+
+class Health(Out):
+    """The process runs."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Ready(Out):
+    """The service can take work, and work gets done."""
+
+    status: Literal["ready"] = "ready"
+    checks: dict[str, str]

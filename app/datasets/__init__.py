@@ -1,0 +1,1 @@
+"""Datasets: intake of archives, the checks they must pass, and what became of them."""

@@ -1,0 +1,1 @@
+"""Jobs: the ledger of everything that takes time."""

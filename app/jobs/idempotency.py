@@ -1,0 +1,36 @@
+"""Idempotency keys: a request that is sent twice makes one thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.errors import IdempotencyKeyReusedError
+from app.models import Job
+
+
+@dataclass(frozen=True)
+class Idempotency:
+    """A request's key, if it brought one, and the hash of all that it asks for."""
+
+    key: str | None
+    request_sha256: str
+
+
+def earlier(session: Session, owner: str, idempotency: Idempotency) -> Job | None:
+    """The job that an earlier request with the same key made, or None.
+
+    Raises IdempotencyKeyReusedError when that request asked for something else.
+    """
+    if idempotency.key is None:
+        return None
+    job = session.scalars(
+        select(Job).where(Job.owner == owner, Job.idempotency_key == idempotency.key)
+    ).one_or_none()
+    if job is not None and job.request_sha256 != idempotency.request_sha256:
+        raise IdempotencyKeyReusedError(
+            "This Idempotency-Key was used for another request. Use a new key for a new request."
+        )
+    return job

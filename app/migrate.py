@@ -1,0 +1,59 @@
+"""Brings a database's schema to a revision: from a checkout or an installed package alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, event, text
+
+import migrations
+from app.db import Database
+
+LOCK = 0x74646D72  # "tdmr": PostgreSQL's advisory lock that one migration at a time holds
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Go forward to `revision`. Servers that start together take turns."""
+    with connecting(url) as connection:
+        command.upgrade(_config(connection), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Go back to `revision`; `base` is the empty schema."""
+    with connecting(url) as connection:
+        command.downgrade(_config(connection), revision)
+
+
+@contextmanager
+def connecting(url: str) -> Iterator[Connection]:
+    """A connection in a transaction of its own, in which every revision is done, or none.
+
+    SQLite rebuilds a table to change it, so its foreign keys aren't enforced meanwhile.
+    """
+    database = Database(url)
+    if database.engine.dialect.name == "sqlite":
+        event.listen(database.engine, "connect", _foreign_keys_off)
+    try:
+        with database.writing.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+            yield connection
+    finally:
+        database.close()
+
+
+def _foreign_keys_off(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA foreign_keys=OFF")
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    (folder,) = migrations.__path__
+    config.set_main_option("script_location", str(Path(folder)).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config

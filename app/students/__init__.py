@@ -1,0 +1,1 @@
+"""Students: finished models, their files and how good they are."""

@@ -1,0 +1,145 @@
+"""Shortcuts through the API, and a worker's part played in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fastapi.testclient import TestClient
+from sqlalchemy import func, select
+
+from app.api.core import Core
+from app.datasets import service as datasets
+from app.datasets.check import STAGES, check
+from app.db import Base
+from app.jobs import ledger
+from app.jobs.ledger import Claim
+from app.models import Dataset
+from app.students import service as students
+from tdmr.jobdir import JobDir, Reporter
+from tests.app.datasets import zips
+
+ZIP = {"Content-Type": "application/zip"}
+MODELS = {"foundation": "letters_vit", "student": "test_resnet"}
+METRICS = {
+    "accuracy": 0.9,
+    "interval": [0.8, 0.95],
+    "student": {"params": 1000},
+    "baselines": {"scratch": {"accuracy": 0.8, "interval": [0.7, 0.9]}},
+}
+BUNDLE = {"config.json": b"{}\n", "model.safetensors": bytes(range(256)) * 20, "README.md": b"# hi"}
+
+
+class Service:
+    """What a test does on the way to what it is about."""
+
+    def __init__(self, client: TestClient, core: Core) -> None:
+        self.client, self.core = client, core
+
+    def upload(self, content: bytes | None = None, **headers: str) -> dict[str, Any]:
+        """Upload an archive."""
+        content = zips.pack(zips.good_files()) if content is None else content
+        response = self.client.post("/v1/datasets", content=content, headers={**ZIP, **headers})
+        assert response.status_code == 201, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    def settle(self) -> None:
+        """Check what was uploaded, as a worker does."""
+        while (claim := self.claim("ingest")) is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                self._check(claim, Path(folder))
+
+    def _check(self, claim: Claim, folder: Path) -> None:
+        core = self.core
+        with core.database.read() as session:
+            dataset = session.get_one(Dataset, claim.dataset_id)
+        assert dataset.upload_key is not None
+        options = datasets.check_options(dataset, core.settings)
+        upload, job = core.storage.path(dataset.upload_key), JobDir(folder)
+        report = check(upload, job.out, options, Reporter(job, STAGES))
+        made = job.out / "dataset.zip"
+        key = f"datasets/{dataset.id}/dataset.zip"
+        file = core.storage.put(key, made) if made.exists() else None
+        with core.database.write() as session:
+            done = datasets.settle(session, claim.dataset_id, report, file)
+            ledger.succeed(session, claim, {})
+        assert done is not None
+        core.storage.delete(done)
+
+    def dataset(self, content: bytes | None = None) -> dict[str, Any]:
+        """A dataset whose check is over."""
+        made = self.upload(content)
+        self.settle()
+        found: dict[str, Any] = self.client.get(f"/v1/datasets/{made['id']}").json()
+        return found
+
+    def order(self, **more: Any) -> dict[str, Any]:
+        """The body of an order; a dataset is made unless it names one."""
+        if "dataset_id" not in more:
+            more["dataset_id"] = self.dataset()["id"]
+        return {**MODELS, **more}
+
+    def job(self, **more: Any) -> dict[str, Any]:
+        """A queued job."""
+        response = self.client.post("/v1/jobs", json=self.order(**more))
+        assert response.status_code == 201, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    def claim(self, kind: str) -> Claim | None:
+        """Take the next job."""
+        with self.core.database.write() as session:
+            return ledger.claim(session, worker="test", lease_seconds=60, kinds=[kind])
+
+    def student(self) -> dict[str, Any]:
+        """A published student."""
+        self.job()
+        claim = self.claim("distil")
+        assert claim is not None
+        student_id = "stu_" + claim.job_id.removeprefix("job_") + "01"
+        with tempfile.TemporaryDirectory() as folder:
+            files = students.store(self.core.storage, student_id, bundle(Path(folder)))
+        with self.core.database.write() as session:
+            students.publish(
+                session,
+                student_id=student_id,
+                job_id=claim.job_id,
+                owner=claim.owner,
+                dataset_id=claim.dataset_id,
+                spec=claim.spec,
+                files=files,
+                metrics=METRICS,
+            )
+            ledger.succeed(session, claim, {"student_id": student_id})
+        found: dict[str, Any] = self.client.get(f"/v1/students/{student_id}").json()
+        return found
+
+    def rows(self) -> dict[str, int]:
+        """How many rows each table has, keys left out."""
+        with self.core.database.read() as session:
+            return {
+                table.name: session.scalar(select(func.count()).select_from(table)) or 0
+                for table in Base.metadata.sorted_tables
+                if table.name != "api_keys"
+            }
+
+    def files(self) -> list[str]:
+        """Every stored or half-stored file."""
+        root = self.core.storage.root
+        return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+
+
+def bundle(folder: Path, files: dict[str, bytes] = BUNDLE) -> Path:
+    """A bundle with its manifest."""
+    rows = []
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        row = {"name": name, "bytes": len(data), "sha256": digest}
+        rows.append({**row, "media_type": "application/octet-stream"})
+    (folder / "manifest.json").write_text(json.dumps({"files": rows}))
+    return folder

@@ -1,0 +1,131 @@
+"""Real parts for the tests: databases, a Redis, and workers, each ended by its process id."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from app import migrate
+from app.db import Database
+from app.settings import Settings
+from app.storage import LocalStorage
+from tests.support import (
+    answers,
+    end,
+    free_port,
+    postgres_account,
+    postgres_binary,
+    redis_at,
+    wait_until,
+)
+
+INITDB = ["-U", "tdmr", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]
+FAST = ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """The embedded service in a folder of its own, with a lease that a test can outwait."""
+    data_dir = tmp_path / "var"
+    data_dir.mkdir()
+    return Settings(data_dir=data_dir, lease_seconds=3.0, heartbeat_seconds=0.3, poll_seconds=0.1)
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    """A migrated SQLite database."""
+    migrate.upgrade(settings.url)
+    database = Database(settings.url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def storage(settings: Settings) -> LocalStorage:
+    """The local store of `settings`."""
+    return LocalStorage(settings.storage_dir)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_url(request: pytest.FixtureRequest, settings: Settings) -> str:
+    """The address of an empty database: once on SQLite, once on PostgreSQL."""
+    if request.param == "sqlite":
+        return settings.url
+    url: str = request.getfixturevalue("postgres_schema")
+    return url
+
+
+@pytest.fixture
+def any_database(any_url: str) -> Iterator[Database]:
+    """A migrated database: once on SQLite, once on PostgreSQL."""
+    migrate.upgrade(any_url)
+    database = Database(any_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def postgres_schema(postgres_url: str) -> Iterator[str]:
+    """A PostgreSQL address whose schema is new and empty."""
+    name = f"test_{uuid.uuid4().hex}"
+    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE SCHEMA {name}"))
+    yield f"{postgres_url}?options=-csearch_path%3D{name}"
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP SCHEMA {name} CASCADE"))
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL of the session's own, on a free loopback port."""
+    folder = Path(tempfile.mkdtemp(prefix="tdmr-pg-"))
+    account = postgres_account(folder)
+    port = free_port()
+    subprocess.run(
+        [postgres_binary("initdb"), "-D", folder / "data", *INITDB],
+        check=True,
+        capture_output=True,
+        user=account,
+    )
+    command = [postgres_binary("postgres"), "-D", folder / "data", "-p", str(port)]
+    where = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [*command, *where, *FAST], stdout=log, stderr=log, user=account, cwd=folder
+        )
+    url = f"postgresql+psycopg://tdmr@127.0.0.1:{port}/postgres"
+    engine = create_engine(url)
+    wait_until(lambda: answers(engine.connect), server)
+    engine.dispose()
+    yield url
+    end(server, signal.SIGQUIT)  # without ceremony: nobody needs the data
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """The address of a Redis of the session's own, on a free loopback port."""
+    port = free_port()
+    with redis_at(port):
+        yield f"redis://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """An empty Redis."""
+    import redis
+
+    url = f"{redis_server}/0"
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+    return url
