@@ -1,0 +1,315 @@
+"""One job from its claim to its end, with a stand-in for its process."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text, update
+from sqlalchemy.orm import Session
+
+from app import migrate
+from app.db import Database, now
+from app.jobs import ledger
+from app.jobs.states import State
+from app.models import Dataset, Job, Student
+from app.settings import Settings
+from app.storage import LocalStorage
+from tests.support import make_dataset, wait_until
+from tests.worker import scenes
+from tests.worker.scenes import GOOD, ingest_job
+from tests.worker.standin_worker import standin
+from worker import kinds, pipeline
+from worker.heart import Heart
+from worker.launch import Child
+from worker.pipeline import Launch
+
+
+@dataclass
+class Bench:
+    """A worker's `run_next`, in this process or in a thread of it."""
+
+    database: Database
+    storage: LocalStorage
+    settings: Settings
+    stop: bool = False
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+
+    def run(self, launch: Launch = standin) -> bool:
+        return pipeline.run_next(
+            self.database,
+            self.storage,
+            self.settings,
+            worker="bench",
+            device="cpu",
+            launch=launch,
+            stopping=lambda: self.stop,
+        )
+
+    def begin(self) -> Future[bool]:
+        return self.pool.submit(self.run)
+
+    def submit(self, play: str | list[str], **given: Any) -> str:
+        return scenes.distil_job(self.database, self.storage, play, **given)
+
+    def job(self, job_id: str) -> Job:
+        return scenes.job(self.database, job_id)
+
+    def left(self) -> list[str]:
+        """Files of the job directories and of students."""
+        return scenes.files_under(self.settings.work_dir, self.storage.root / "students")
+
+
+@pytest.fixture
+def bench(database: Database, storage: LocalStorage, settings: Settings) -> Iterator[Bench]:
+    bench = Bench(database, storage, settings)
+    yield bench
+    bench.stop = True
+    bench.pool.shutdown()
+
+
+def test_with_nothing_due_nothing_happens(bench: Bench) -> None:
+    assert bench.run() is False
+
+
+def test_a_job_that_succeeds_leaves_a_student_and_nothing_else(bench: Bench) -> None:
+    job_id = bench.submit("done")
+    assert bench.run() is True
+    assert bench.job(job_id).state == "succeeded"
+    with bench.database.read() as session:
+        student = session.scalars(select(Student)).one()
+    assert (student.job_id, student.metrics) == (job_id, {"accuracy": 0.9})
+    assert sorted(Path(name).name for name in bench.left()) == [
+        "manifest.json",
+        "metrics.json",
+        "model.safetensors",
+    ]
+    log = scenes.events(bench.database, job_id)
+    assert [e.type for e in log] == ["submitted", "started", "progress", "succeeded"]
+    assert log[2].data["steps"] == 3
+    assert log[-1].data == {"student_id": student.id}
+
+
+def test_tidying_up_keeps_what_was_published(bench: Bench) -> None:
+    """A worker that never got the answer to its commit tidies up as if it had been refused."""
+    for job_id in (bench.submit("done"), ingest_job(bench.database, bench.storage, GOOD)[1]):
+        bench.run(standin if bench.job(job_id).kind == "distil" else Child)
+        row = bench.job(job_id)
+        claim = ledger.Claim(
+            *(row.id, row.kind, row.attempt, row.owner, row.dataset_id, row.spec),
+            worker="bench",
+            max_attempts=1,
+        )
+        before = scenes.files_under(bench.storage.root)
+        kinds.make(bench.database, bench.storage, bench.settings, claim).tidy()
+        assert scenes.files_under(bench.storage.root) == before
+
+
+def test_a_database_that_breaks_during_the_finish_is_asked_again(
+    postgres_schema: str, settings: Settings
+) -> None:
+    migrate.upgrade(postgres_schema)
+    database = Database(postgres_schema)
+    dataset_id = make_dataset(database)
+    with database.write() as session:
+        options = {"owner": "ana", "kind": "distil", "dataset_id": dataset_id, "spec": {}}
+        ledger.submit(session, **options, max_attempts=1, ring=False)
+        claim = ledger.claim(session, worker="w1", lease_seconds=60)
+    assert claim is not None
+    tries = []
+
+    def finish(session: Session) -> State:
+        tries.append(1)
+        ledger.succeed(session, claim, {})
+        if len(tries) == 1:
+            session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return State.SUCCEEDED
+
+    heart = Heart(database, claim, settings, time.monotonic())
+    assert pipeline._persist(database, heart, finish) == "succeeded"
+    assert len(tries) == 2
+    assert [e.type for e in scenes.events(database, claim.job_id)][1:] == ["started", "succeeded"]
+    database.close()
+
+
+def test_a_failure_is_kept_with_its_words(bench: Bench) -> None:
+    job_id = bench.submit("fail")
+    bench.run()
+    job = bench.job(job_id)
+    assert job.state == "failed"
+    assert job.failure is not None
+    assert job.failure["code"] == "non_finite_loss"
+    assert job.failure["log"] == ["the loss is not finite"]
+    assert bench.left() == []
+
+
+@pytest.mark.parametrize(
+    ("play", "how"), [("crash", "killed by SIGKILL"), ("quit", "exit status 3")]
+)
+def test_a_death_is_tried_again_then_told(bench: Bench, play: str, how: str) -> None:
+    job_id = bench.submit(play, max_attempts=2)
+    bench.run()
+    assert bench.job(job_id).state == "queued"
+    assert bench.run() is False  # it waits out its back-off
+    scenes.make_due(bench.database, job_id)
+    bench.run()
+    job = bench.job(job_id)
+    assert (job.state, job.attempt) == ("failed", 2)
+    assert job.failure is not None
+    assert job.failure["code"] == "process_died"
+    assert how in job.failure["detail"]
+    assert job.failure["stage"] == "first"
+    if play == "crash":
+        assert job.failure["log"] == ["allocating", "allocating more"]
+
+
+@pytest.mark.parametrize("play", ["hang", "defy"])
+def test_cancel_means_that_nothing_runs_any_more(bench: Bench, play: str) -> None:
+    job_id = bench.submit(play)
+    running = bench.begin()
+    pids = scenes.hanging(bench.database, job_id)
+    scenes.request_cancel(bench.database, job_id)
+    wait_until(lambda: bench.job(job_id).state == "cancelled")
+    assert scenes.gone(pids)
+    running.result(timeout=20)
+    assert bench.left() == []
+
+
+def test_a_worker_that_must_go_hands_its_job_back(bench: Bench) -> None:
+    job_id = bench.submit("hang")
+    running = bench.begin()
+    pids = scenes.hanging(bench.database, job_id)
+    bench.stop = True
+    running.result(timeout=20)
+    assert scenes.gone(pids)
+    job = bench.job(job_id)
+    assert (job.state, job.lease_owner) == ("queued", None)
+
+
+def steal(database: Database, job_id: str) -> None:
+    """Another worker finds the lease run out, and claims the job."""
+    with database.write() as session:
+        past = now(session) - timedelta(seconds=1)
+        session.execute(update(Job).where(Job.id == job_id).values(lease_until=past))
+        ledger.sweep(session)
+        session.execute(update(Job).where(Job.id == job_id).values(run_after=past))
+        assert ledger.claim(session, worker="thief", lease_seconds=60) is not None
+
+
+def test_a_lost_lease_ends_the_process_and_writes_nothing(bench: Bench) -> None:
+    job_id = bench.submit("hang")
+    running = bench.begin()
+    pids = scenes.hanging(bench.database, job_id)
+    steal(bench.database, job_id)
+    running.result(timeout=20)
+    assert scenes.gone(pids)
+    job = bench.job(job_id)
+    assert (job.state, job.attempt, job.lease_owner) == ("running", 2, "thief")
+    assert bench.left() == []
+
+
+def test_a_result_that_comes_too_late_is_refused(bench: Bench, tmp_path: Path) -> None:
+    """The thief came after the last heartbeat: only the fence of the finish can see it."""
+    bench.settings.heartbeat_seconds = bench.settings.lease_seconds = 60
+    gate = tmp_path / "gate"
+    job_id = bench.submit("wait", spec={"gate": str(gate)})
+    running = bench.begin()
+    wait_until(lambda: bench.job(job_id).progress is not None)
+    steal(bench.database, job_id)
+    before = [(e.seq, e.type) for e in scenes.events(bench.database, job_id)]
+    gate.touch()
+    running.result(timeout=20)
+    with bench.database.read() as session:
+        assert session.scalars(select(Student)).all() == []
+    assert bench.job(job_id).lease_owner == "thief"
+    assert [(e.seq, e.type) for e in scenes.events(bench.database, job_id)] == before
+    assert bench.left() == []
+
+
+def test_without_its_database_a_job_gives_itself_up(bench: Bench, settings: Settings) -> None:
+    bench.settings.lease_seconds = 2.0
+    job_id = bench.submit("hang")
+    running = bench.begin()
+    pids = scenes.hanging(bench.database, job_id)
+    lock = sqlite3.connect(settings.data_dir / "tdmr.db", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    wait_until(lambda: scenes.gone(pids), seconds=4)
+    lock.execute("ROLLBACK")
+    lock.close()
+    running.result(timeout=20)
+    assert bench.job(job_id).state == "running"  # the sweep's to settle
+    assert bench.left() == []
+
+
+def test_a_job_that_the_worker_cannot_prepare_is_failed(bench: Bench) -> None:
+    job_id = bench.submit("done", max_attempts=1)
+    bench.storage.delete("datasets")
+    bench.run()
+    job = bench.job(job_id)
+    assert job.state == "failed"
+    assert job.failure is not None
+    assert job.failure["code"] == "worker_error"
+    assert str(bench.settings.data_dir) not in str(job.failure)
+
+
+def test_a_bundle_that_is_not_what_it_says_is_no_student(bench: Bench) -> None:
+    def spoil(_command: list[str], job: Any) -> Child:
+        code = "import sys; from tests.worker import standin; standin.main()"
+        code += "; open(sys.argv[1] + '/out/model.safetensors', 'ab').write(b'x')"
+        return Child([sys.executable, "-c", code, str(job.path)], job)
+
+    job_id = bench.submit("done", max_attempts=1)
+    bench.run(spoil)
+    assert bench.job(job_id).state == "failed"
+    assert bench.left() == []
+
+
+def dataset(bench: Bench, dataset_id: str) -> Dataset:
+    with bench.database.read() as session:
+        return session.get_one(Dataset, dataset_id)
+
+
+def test_a_good_upload_becomes_a_dataset(bench: Bench) -> None:
+    dataset_id, job_id = ingest_job(bench.database, bench.storage, GOOD)
+    bench.run(Child)
+    found = dataset(bench, dataset_id)
+    assert (bench.job(job_id).state, found.status) == ("succeeded", "ready")
+    assert found.classes == ["cat", "dog"]
+    assert found.file_key is not None
+    assert scenes.files_under(bench.storage.root) == [str(bench.storage.path(found.file_key))]
+
+
+def test_a_bad_upload_is_a_finding_not_a_failure(bench: Bench) -> None:
+    dataset_id, job_id = ingest_job(bench.database, bench.storage, {"cat/1.png": "red"})
+    bench.run(Child)
+    found = dataset(bench, dataset_id)
+    assert (bench.job(job_id).state, found.status) == ("succeeded", "invalid")
+    assert found.findings
+    assert scenes.files_under(bench.storage.root) == []
+
+
+@pytest.mark.parametrize("how", ["dies", "is cancelled"])
+def test_a_check_that_does_not_end_well_makes_the_dataset_invalid(bench: Bench, how: str) -> None:
+    dataset_id, job_id = ingest_job(bench.database, bench.storage, GOOD)
+    if how == "dies":
+        bench.run(standin)  # which finds no `play` and crashes
+    else:
+        sleeping: Callable[..., Child] = lambda _command, job: Child(["sleep", "600"], job)  # noqa: E731
+        running = threading.Thread(target=bench.run, args=[sleeping])
+        running.start()
+        wait_until(lambda: bench.job(job_id).state == "running")
+        scenes.request_cancel(bench.database, job_id)
+        running.join()
+    found = dataset(bench, dataset_id)
+    assert found.status == "invalid"
+    assert found.findings[0]["code"] == ("process_died" if how == "dies" else "cancelled")
+    assert scenes.files_under(bench.storage.root) == []

@@ -1,0 +1,66 @@
+"""The Celery side of a worker: a consumer that hears bells, and trusts them with nothing.
+
+A bell is acknowledged before its job begins, and carries one id: the ledger decides whether there
+is something to do. The pool is `solo`: a job is a process of its own already, so a pool process
+between it and the worker would be one more thing to die, to outlive its parent, and to hold
+memory. While a job runs no bell is taken from the broker, so it rings at a worker that is free.
+"""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery, signals
+
+from app.outbox import QUEUE, TASK
+from worker.station import Station
+
+OPTIONS = (
+    *("--pool=solo", "--concurrency=1", "--loglevel=INFO"),
+    *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+)
+SLOW = 5  # the ledger is asked every so many `poll_seconds` too, in case that a bell got lost
+
+
+def consume(station: Station) -> None:
+    """Hear bells until SIGTERM or SIGINT, and poll slowly beside: losing Redis costs a delay."""
+
+    def stop(**_: object) -> None:
+        station.stopping = True
+
+    signals.worker_shutting_down.connect(stop, weak=False)
+    station.beside("poll", SLOW * station.settings.poll_seconds, station.drain)
+    station.open()
+    try:
+        name = f"--hostname=tdmr-{os.getpid()}@%h"
+        make_app(station).worker_main(["worker", name, *OPTIONS])
+    finally:
+        station.close()
+
+
+def make_app(station: Station) -> Celery:
+    """An application whose one task asks the ledger for the job that was rung for."""
+    celery = Celery("tdmr", broker=station.settings.broker_url, set_as_current=False)
+    celery.conf.update(
+        task_default_queue=QUEUE,
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=False,
+        # It concerns late acknowledgements only; unset, each lost connection brings a warning.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_hijack_root_logger=False,
+        worker_enable_remote_control=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={"socket_keepalive": True, "socket_connect_timeout": 5.0},
+    )
+
+    @celery.task(name=TASK)  # type: ignore[untyped-decorator] # Celery ships no types
+    def ring(job_id: str) -> None:
+        """Run the job `job_id`, if the ledger says that it's due."""
+        station.run_next(job_id)
+
+    return celery

@@ -1,0 +1,204 @@
+"""One job from its claim to its end."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.db import Database
+from app.jobs import ledger
+from app.jobs.ledger import Claim, LeaseLostError
+from app.jobs.states import ENDED, State
+from app.settings import Settings
+from app.storage import LocalStorage
+from tdmr.errors import Failure
+from tdmr.jobdir import JobDir
+from worker import kinds
+from worker.heart import Heart, Words
+from worker.kinds import Kind
+from worker.launch import Child
+from worker.watch import End, Outcome, watch
+
+RETRY_SECONDS = 0.5
+AWAY = (OperationalError, InterfaceError)  # the database can't be reached, or not just now
+CANCELLED = Failure(
+    code="cancelled",
+    user_error=True,
+    detail="It was cancelled before it was done.",
+    suggestion="Upload it again.",
+)
+
+Launch = Callable[[list[str], JobDir], Child]
+log = structlog.get_logger(__name__)
+
+
+def never() -> bool:
+    """For a caller that is never told to stop."""
+    return False
+
+
+def run_next(
+    database: Database,
+    storage: LocalStorage,
+    settings: Settings,
+    *,
+    worker: str,
+    device: str,
+    job_id: str | None = None,
+    only: Sequence[str] | None = None,
+    launch: Launch = Child,
+    stopping: Callable[[], bool] = never,
+) -> bool:
+    """Claim the oldest due job (or `job_id`) and see it to its end; False when there is none.
+
+    `worker` must be a name that no other process uses: it's part of the fence. `only` names the
+    kinds of job to take. Once `stopping` says so, the job is handed back.
+    """
+    claimed_at = time.monotonic()
+    with database.write() as session:
+        claim = ledger.claim(
+            session, worker=worker, lease_seconds=settings.lease_seconds, job_id=job_id, kinds=only
+        )
+    if claim is None:
+        return False
+    fields = {"job_id": claim.job_id, "kind": claim.kind, "attempt": claim.attempt}
+    with structlog.contextvars.bound_contextvars(**fields):
+        log.info("claimed")
+        with Heart(database, claim, settings, claimed_at) as heart:
+            kind = kinds.make(database, storage, settings, claim)
+            with _job_dir(settings, claim) as job:
+                outcome = _attempt(kind, job, heart, device, launch, stopping)
+                state = _settle(database, settings, claim, kind, heart, outcome)
+        log.info("left", state=state)
+    return True
+
+
+@contextmanager
+def _job_dir(settings: Settings, claim: Claim) -> Iterator[JobDir]:
+    path = job_dirs(settings) / f"{claim.job_id}-{claim.attempt}"
+    path.mkdir(parents=True)
+    try:
+        yield JobDir(path)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def job_dirs(settings: Settings) -> Path:
+    """Where the job directories are, each named by its job and its attempt."""
+    return settings.work_dir / "jobs"
+
+
+def _attempt(
+    kind: Kind,
+    job: JobDir,
+    heart: Heart,
+    device: str,
+    launch: Launch,
+    stopping: Callable[[], bool],
+) -> Outcome:
+    """Run the job's process and store what it made."""
+    try:
+        kind.prepare(job)
+        child = launch(kind.command(job, device), job)
+        try:
+            outcome = watch(child, job, heart, stopping)
+        except BaseException:
+            child.kill()
+            raise
+        if outcome.end is End.DONE:
+            kind.store(job)
+    except Exception as error:
+        log.exception("attempt_broke")
+        return Outcome(End.FAILED, failure=_broken(error))
+    return outcome
+
+
+def _broken(error: Exception) -> Failure:
+    """What a job says when the worker itself failed it: no path and no secret of the server."""
+    return Failure(
+        code="worker_error",
+        user_error=False,
+        detail=f"The worker couldn't see the job through ({type(error).__name__}).",
+        retryable=True,
+        suggestion="Submit it again; if it happens again, the worker's log says more.",
+    )
+
+
+def _settle(
+    database: Database,
+    settings: Settings,
+    claim: Claim,
+    kind: Kind,
+    heart: Heart,
+    outcome: Outcome,
+) -> State | None:
+    """Write down how the attempt ended; None when it wasn't its to say."""
+    words = heart.last_words()
+
+    def write(end: Outcome) -> State:
+        return _persist(database, heart, lambda s: _finish(s, settings, claim, kind, words, end))
+
+    state = None
+    if outcome.end is not End.LOST:
+        try:
+            try:
+                state = write(outcome)
+            except (LeaseLostError, *AWAY):
+                raise
+            except Exception as error:
+                log.exception("result_not_publishable")
+                state = write(Outcome(End.FAILED, failure=_broken(error)))
+        except LeaseLostError:
+            log.warning("lease_lost")
+        except AWAY:
+            log.exception("end_not_written")  # the lease runs out, and the job is tried again
+    try:
+        kind.tidy()
+    except (SQLAlchemyError, OSError):
+        log.exception("not_tidied")
+    return state
+
+
+def _persist(database: Database, heart: Heart, write: Callable[[Session], State]) -> State:
+    """Commit `write`; while the database is away and the lease lasts, try again.
+
+    A commit whose answer was lost is found out by the fence: the next try raises LeaseLostError.
+    """
+    while True:
+        try:
+            with database.write() as session:
+                return write(session)
+        except AWAY as error:
+            if heart.lost or heart.expiring:
+                raise
+            log.warning("database_unreachable", error=str(error))
+            time.sleep(RETRY_SECONDS)
+
+
+def _finish(
+    session: Session, settings: Settings, claim: Claim, kind: Kind, words: Words, outcome: Outcome
+) -> State:
+    """What the one transaction that ends an attempt does; the fence comes first of all."""
+    words.pass_on(session, claim, settings.lease_seconds)
+    if outcome.end is End.DONE:
+        ledger.succeed(session, claim, kind.publish(session))
+        return State.SUCCEEDED
+    ring = settings.broker_url is not None
+    if outcome.end is End.STOPPED:
+        state = ledger.hand_back(session, claim, ring=ring)
+    elif outcome.end is End.CANCELLED:
+        ledger.cancelled(session, claim)
+        state = State.CANCELLED
+    else:
+        assert outcome.failure is not None
+        state = ledger.fail(session, claim, outcome.failure, ring=ring)
+    if state in ENDED:
+        kind.give_up(session, outcome.failure or CANCELLED)
+    return state

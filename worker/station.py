@@ -1,0 +1,125 @@
+"""A place where jobs are run: one device, one job at a time, whichever doorbell rang."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.db import Database
+from app.outbox import Relay
+from app.settings import Settings
+from app.storage import LocalStorage
+from worker import pipeline, sweeper
+from worker.launch import Child
+from worker.pipeline import Launch
+
+SWEEPS_PER_LEASE = 6  # a job is found at most a sixth of a lease after its own has run out
+
+log = structlog.get_logger(__name__)
+
+
+class Station:
+    """What a worker process holds, and the thread that sweeps beside its jobs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        device: str = "cpu",
+        only: Sequence[str] | None = None,
+        launch: Launch = Child,
+    ) -> None:
+        self.settings = settings
+        self.device = device
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.stopping = False  # a plain flag: a signal handler sets it
+        self._database = Database(settings.url)
+        self._storage = LocalStorage(settings.storage_dir)
+        self._only, self._launch = only, launch
+        self._turn = threading.Lock()
+        self._relay = Relay(self._database, settings)
+        self._threads = [Repeated("sweep", settings.lease_seconds / SWEEPS_PER_LEASE, self.sweep)]
+
+    def beside(self, name: str, interval: float, action: Callable[[], object]) -> None:
+        """Have `action` called every `interval` seconds too, once the station is open."""
+        self._threads.append(Repeated(name, interval, action))
+
+    def open(self) -> None:
+        """Begin to sweep and to relay."""
+        log.info("open", worker=self.worker, device=self.device, pid=os.getpid())
+        self._relay.start()
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Hand back what is running, and end every thread."""
+        self.stopping = True
+        for thread in self._threads:
+            thread.stop()
+        self._relay.stop()
+        self._database.close()
+        log.info("closed", worker=self.worker)
+
+    def sweep(self) -> None:
+        """One round of sweeping."""
+        sweeper.sweep(self._database, self._storage, self.settings)
+
+    def run_next(self, job_id: str | None = None) -> bool:
+        """Run one job, when it's this caller's turn; False when there was none."""
+        with self._turn:
+            if self.stopping:
+                return False
+            return pipeline.run_next(
+                self._database,
+                self._storage,
+                self.settings,
+                worker=self.worker,
+                device=self.device,
+                job_id=job_id,
+                only=self._only,
+                launch=self._launch,
+                stopping=lambda: self.stopping,
+            )
+
+    def drain(self) -> None:
+        """Run jobs until none is due. A database that is away is only a delay."""
+        try:
+            while self.run_next():
+                self._relay.nudge()
+        except SQLAlchemyError as error:
+            log.warning("database_unreachable", error=str(error))
+
+
+class Repeated:
+    """A thread that does one thing again and again, and outlives its errors."""
+
+    def __init__(self, name: str, interval: float, action: Callable[[], object]) -> None:
+        self._name, self._interval, self._action = name, interval, action
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Do it for the first time, now."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the round it may be in come to its end, and do it no more."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._action()
+            except SQLAlchemyError as error:
+                log.warning("database_unreachable", during=self._name, error=str(error))
+            except Exception:
+                log.exception("round_broke", during=self._name)
+            self._stop.wait(self._interval)
