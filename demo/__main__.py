@@ -120,7 +120,7 @@ def distil(client: Client, dataset_id: str) -> dict[str, Any]:
 
 
 class StageBars:
-    """One bar per stage, with loss and time left, from what the API says."""
+    """One bar per stage, with loss and time left; in a log file, one line per stage instead."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -130,6 +130,7 @@ class StageBars:
             TextColumn("{task.fields[left]:<12}"),
             TextColumn("{task.fields[loss]}"),
             console=console,
+            disable=not console.is_terminal,
         )
         self._bars: dict[str, TaskID] = {}
 
@@ -142,7 +143,7 @@ class StageBars:
 
     def show(self, job: dict[str, Any]) -> None:
         """Draw one answer of GET /v1/jobs/{id}."""
-        stage = job["stage"]
+        stage, eta, loss = job["stage"], job["eta_seconds"], job["losses"].get("loss")
         if stage is None or job["status"] == "queued":
             return
         name = f"{stage['index']}/{stage['count']} {stage['name']}"
@@ -150,12 +151,11 @@ class StageBars:
             for bar in self._bars.values():
                 self._progress.update(bar, completed=1.0, left="")
             self._bars[name] = self._progress.add_task(name, total=1.0, left="", loss="")
-        done = 1.0 if job["status"] == "succeeded" else stage["progress"]
-        eta = job["eta_seconds"]
-        loss = job["losses"].get("loss")
+            if not console.is_terminal:
+                console.print(f"{name} …")
         self._progress.update(
             self._bars[name],
-            completed=done,
+            completed=1.0 if job["status"] == "succeeded" else stage["progress"],
             left=f"{eta:.0f} s left" if eta else "",
             loss="" if loss is None else f"loss {loss:.3f}",
         )
