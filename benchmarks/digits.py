@@ -5,7 +5,7 @@
 Each seed draws other training images, other views and other initial weights, the same for every
 method: the comparison is paired. The trained methods have the same steps, batch, optimiser,
 weight average and augmentation; the student alone draws fresh views at every step. Nothing is
-chosen on held-out images. Writes benchmarks/results/digits.json.
+chosen on held-out images. Writes benchmarks/results/digits.json and docs/digits.svg.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from rich.table import Table
 from scipy.stats import t as student_t
 
 import tdmr
+from benchmarks.picture import draw
 from demo import digits, settings
 
 METHODS = ("probe", "scratch", "kd", "tdmr")
 RESULTS = Path(__file__).parent / "results" / "digits.json"
+PICTURE = Path(__file__).parent.parent / "docs" / "digits.svg"
 
 
 def one(shots: int, seed: int) -> dict[str, Any]:
@@ -140,7 +142,9 @@ def main() -> None:
         "runs": runs,
     }
     RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
-    console.print(f"Stored in {RESULTS}")
+    PICTURE.parent.mkdir(exist_ok=True)
+    draw([run for run in runs if run["shots"] == given.shots[0]], PICTURE)
+    console.print(f"Stored in {RESULTS} and {PICTURE}")
 
 
 if __name__ == "__main__":

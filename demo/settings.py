@@ -10,10 +10,10 @@ SHOTS = 5
 
 
 def options(seed: int) -> DistillOptions:
-    """The defaults, at the digits' size, and without mirroring: a mirrored digit is no digit."""
+    """The defaults, at the digits' size, without mirroring, in the time that a demo may take."""
     return DistillOptions(
         seed=seed,
         image_size=32,
-        views=ViewOptions(flip=0.0),
-        training=TrainingOptions(steps=1200, batch_size=32),
+        views=ViewOptions(count=40, flip=0.0),
+        training=TrainingOptions(steps=1200),
     )

@@ -115,10 +115,7 @@ class ViewCache:
     def _compute(self, pairs: npt.NDArray[np.int64]) -> Tensor:
         """Features of flat view numbers k * N + i: (pairs, sum of widths)."""
         view, image = np.divmod(pairs, len(self._pixels))
-        # Rows of a memory map must be read in order; `np.unique` also reads each only once.
-        rows, place = np.unique(image, return_inverse=True)
-        raw = torch.from_numpy(np.asarray(self._pixels[rows]))[torch.from_numpy(place)]
-        seen = self._views.apply(raw.to(self._device), self._views.params(image, view))
+        seen = self._views.render(self._pixels, image, view, self._device)
         return torch.cat(self._foundation.features(seen), dim=1)
 
     def _agrees(self, stored: npt.NDArray[np.float16]) -> bool:

@@ -33,6 +33,7 @@ class ViewOptions(Options):
     flip: Unit = Field(0.5, description="Probability of a mirrored view.")
     brightness: Unit = Field(0.1, description="Largest change of brightness.")
     contrast: Unit = Field(0.2, description="Largest relative change of contrast.")
+    mix: Unit = Field(0.5, description="Share of views that are mixtures of two images.")
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> ViewOptions:
@@ -53,16 +54,19 @@ class ReprogramOptions(Options):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     preserve: Weight = Field(1.0, description="Weight of the knowledge-preserving term.")
     consistency: Weight = Field(0.5, description="Weight of agreement between views.")
-    folds: int = Field(5, ge=0, le=20, description="Folds for out-of-fold targets; 0: none.")
+    folds: int = Field(5, ge=2, le=20, description="Folds that choose the closed-form head.")
+    out_of_fold: bool = Field(
+        False, description="Teach an image only what a head that never saw it says."
+    )
 
 
 class DistilOptions(Options):
     """Stage 2: what the student is taught, and in which order."""
 
-    ce: Weight = Field(1.0, description="Weight of the labels.")
-    kd: Weight = Field(0.5, description="Weight of the proxy head's probabilities.")
-    proxy: Weight = Field(2.0, description="Weight of the proxies' directions.")
-    relation: Weight = Field(1.0, description="Weight of the batch's similarity structure.")
+    ce: Weight = Field(0.3, description="Weight of the labels.")
+    kd: Weight = Field(0.7, description="Weight of the head's probabilities.")
+    proxy: Weight = Field(1.0, description="Weight of the proxies' directions.")
+    relation: Weight = Field(0.0, description="Weight of the batch's similarity structure.")
     temperature: float = Field(2.0, gt=0, le=100)
     depth: Direction = Field("forward", description="Which taps open first.")
     width: Direction = Field("flat", description="Which part of the proxy opens first.")
@@ -72,8 +76,8 @@ class DistilOptions(Options):
 class TrainingOptions(Options):
     """The student's training: the same for TDMR and for every baseline."""
 
-    steps: int = Field(1500, ge=1, le=10_000_000)
-    batch_size: int = Field(64, ge=2, le=65_536)
+    steps: int = Field(2000, ge=1, le=10_000_000)
+    batch_size: int = Field(32, ge=2, le=65_536)
     learning_rate: float = Field(2e-3, gt=0, le=1)
     weight_decay: float = Field(0.05, ge=0, le=10)
     warmup: Unit = Field(0.05, description="Share of the steps in which the rate rises.")

@@ -1,8 +1,7 @@
 """Closed-form classifiers on frozen features: ridge regression to the classes, chosen by folds.
 
 What a foundation knows about the task without any training of ours: the probe baseline, and the
-out-of-fold probabilities that stage 2 can trust where few images would let a trained head
-memorise.
+probabilities that stage 2 is taught, in sample or out of fold.
 """
 
 from __future__ import annotations

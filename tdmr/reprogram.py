@@ -3,8 +3,9 @@
 The foundation's part is a matter of the view cache; what trains here is small, on stored features,
 and takes seconds on a CPU: per tap a near-linear projection and a cosine task head, with a term
 that preserves what the task's labels alone would collapse, and one that makes the views of one
-image agree. The probabilities that stage 2 is taught come out of fold, so that a head which has
-memorised a few images can't pass its certainty on.
+image agree. The head whose probabilities stage 2 is taught is a closed-form one on all taps, its
+penalty and sharpness chosen by folds of the training images: a head that had memorised them would
+pass on nothing but its certainty. On request its targets come out of fold altogether.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tdmr.config import ReprogramOptions
 from tdmr.errors import NonFiniteLossError
 from tdmr.losses import as_numbers, cka_distance, cosine_distance
 from tdmr.proxy import ProxySpace, Targets
+from tdmr.views import Views
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 STATISTICS_ROWS = 65_536  # rows that standardisation is estimated from, at most
@@ -37,19 +39,23 @@ class Teacher:
     features: ViewFeatures
     space: ProxySpace
     ridge: probe.FoldedRidge
+    out_of_fold: bool
     device: torch.device
 
     @torch.no_grad()
     def targets(self, images: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> Targets:
-        """Proxies (n, taps, proxy_dim) and out-of-fold logits (n, classes) of n stored views."""
+        """Proxies (n, taps, proxy_dim) and the head's logits (n, classes) of n stored views."""
         rows = torch.from_numpy(self.features.array[views, images].astype(np.float32))
         standard = self.space.standardise(rows.to(self.device))
-        out_of_fold = self.ridge.out_of_fold(standard, torch.from_numpy(images).to(self.device))
-        return Targets(self.space(standard), out_of_fold)
+        if self.out_of_fold:
+            places = torch.from_numpy(images).to(self.device)
+            return Targets(self.space(standard), self.ridge.out_of_fold(standard, places))
+        return Targets(self.space(standard), self.ridge.full.logits(standard))
 
 
 def reprogram(
     features: ViewFeatures,
+    views: Views,
     labels: Tensor,
     classes: int,
     options: ReprogramOptions,
@@ -73,7 +79,8 @@ def reprogram(
         optimizer, max_lr=options.learning_rate, total_steps=options.steps + 1, pct_start=0.1
     )
     for step in range(options.steps):
-        parts = _step(space, features, labels, options, np.random.default_rng((seed, step)), device)
+        generator = np.random.default_rng((seed, step))
+        parts = _step(space, features, views, labels, options, generator)
         optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -83,25 +90,26 @@ def reprogram(
             raise NonFiniteLossError("reprogram", step, numbers)
         on_step(step + 1, options.steps, numbers)
     space.eval().requires_grad_(False)
-    ridge = fit_probe(space, features, labels, classes, options, seed)
-    return Teacher(features, space, ridge, device)
+    ridge = fit_probe(space, features, views, labels, classes, options, seed)
+    return Teacher(features, space, ridge, options.out_of_fold, device)
 
 
 def _step(
     space: ProxySpace,
     features: ViewFeatures,
+    views: Views,
     labels: Tensor,
     options: ReprogramOptions,
     generator: np.random.Generator,
-    device: torch.device,
 ) -> dict[str, Tensor]:
     """One batch of images, each in two views: the named parts of stage 1's loss."""
-    views, images, _ = features.array.shape
-    chosen = generator.integers(images, size=options.batch_size // 2)
-    first, second = generator.integers(views, size=(2, len(chosen)))
-    rows = np.concatenate([features.array[first, chosen], features.array[second, chosen]])
-    standard = space.standardise(torch.from_numpy(rows.astype(np.float32)).to(device))
-    y = labels[torch.from_numpy(chosen)].to(device).repeat(2)
+    count, images, _ = features.array.shape
+    device, classes = space.mean.device, space.heads.shape[1]
+    chosen = np.tile(generator.integers(images, size=options.batch_size // 2), 2)
+    seen = generator.integers(count, size=len(chosen))
+    rows = torch.from_numpy(features.array[seen, chosen].astype(np.float32))
+    standard = space.standardise(rows.to(device))
+    y = views.soft_labels(labels, classes, chosen, seen).to(device)
     proxies = space(standard)  # (2 * images, taps, proxy_dim)
     logits = space.logits(proxies)
     task = torch.stack(
@@ -128,24 +136,30 @@ def _estimate_statistics(space: ProxySpace, features: ViewFeatures, seed: int) -
 def fit_probe(
     space: ProxySpace,
     features: ViewFeatures,
+    views: Views,
     labels: Tensor,
     classes: int,
     options: ReprogramOptions,
     seed: int,
 ) -> probe.FoldedRidge:
     """The ridge probe on standardised stored features, on the space's device."""
-    rows, images = sample_rows(features, PROBE_ROWS, seed)
+    rows, images, numbers = sample_rows(features, PROBE_ROWS, seed)
+    pure = views.mixture(images.numpy(), numbers.numpy(), len(labels)).share == 1
+    if np.unique(images.numpy()[pure]).size == len(labels):
+        # A mixture with an image of another fold would tell a fold what it must not know.
+        rows, images = rows[torch.from_numpy(pure)], images[torch.from_numpy(pure)]
     device = space.mean.device
     standard = space.standardise(rows.to(device))
-    folds = max(2, min(options.folds or 2, int(labels.bincount().max())))
+    folds = max(2, min(options.folds, int(labels.bincount().max())))
     return probe.fit(standard, images.to(device), labels.to(device), classes, folds, seed)
 
 
-def sample_rows(features: ViewFeatures, most: int, seed: int) -> tuple[Tensor, Tensor]:
-    """At most `most` stored views, spread evenly over images: rows (n, width), images (n,)."""
+def sample_rows(features: ViewFeatures, most: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """At most `most` stored views, spread over images: rows (n, width), images and views (n,)."""
     views, images, width = features.array.shape
     per_image = max(1, min(views, most // images))
     kept = np.random.default_rng(seed).permutation(images)[: max(1, most // per_image)]
     kept.sort()
     rows = features.array[:per_image][:, kept].reshape(-1, width).astype(np.float32)
-    return torch.from_numpy(rows), torch.from_numpy(np.tile(kept, per_image))
+    places, numbers = np.tile(kept, per_image), np.repeat(np.arange(per_image), len(kept))
+    return torch.from_numpy(rows), torch.from_numpy(places), torch.from_numpy(numbers)

@@ -56,12 +56,12 @@ def run(
         student = fresh_student(spec, index, device)
         images = Images.read(data, index, student.size, foundation.size, store, reporter)
 
-    reporter.start("cache")
     views = Views(options.views, index.version, options.seed)
+    reporter.start("cache")
     with clock("cache"):
         features = ViewCache(store, foundation, images.train_foundation, views).features(
             {"dataset": index.version, "split": "train"},
-            on_views=lambda done, total: reporter.step(done, total),
+            on_views=reporter.step,
             warn=reporter.warn,
         )
 
@@ -69,6 +69,7 @@ def run(
     with clock("reprogram"):
         teacher = reprogram(
             features,
+            views,
             images.train_labels,
             len(index.classes),
             options.reprogram,
@@ -77,17 +78,15 @@ def run(
             on_step=reporter.step,
         )
 
-    training = TrainingSet(images.train_student, images.train_labels, views)
-    objectives = {"distil": tdmr_objective(spec, teacher, student)}
-    objectives |= baseline_objectives(spec, teacher)
+    data_set = TrainingSet(images.train_student, images.train_labels, len(index.classes), views)
     trained = {}
-    for stage, objective in objectives.items():
+    for stage, objective in objectives(spec, teacher, student).items():
         reporter.start(stage)
-        start = student if stage == "distil" else fresh_student(spec, index, device)
+        fresh = student if stage == "distil" else fresh_student(spec, index, device)
         with clock(stage):
             trained[stage] = train(
-                start,
-                training,
+                fresh,
+                data_set,
                 objective,
                 options.training,
                 seed=options.seed,
@@ -96,10 +95,9 @@ def run(
             )
 
     reporter.start("evaluate")
-    with clock("evaluate"):
-        results = evaluate_students(trained, images, device)
-        if "probe" in spec.baselines:
-            results["probe"] = evaluate_probe(foundation, teacher, images, device)
+    results = evaluate_students(trained, images, device)
+    if "probe" in spec.baselines:
+        results["probe"] = evaluate_probe(foundation, teacher, images, device)
 
     reporter.start("bundle")
     size = bundle.save_model(trained["distil"], out, index.classes)
@@ -188,27 +186,23 @@ def fresh_student(spec: JobSpec, index: DatasetIndex, device: torch.device) -> S
     ).to(device)
 
 
-def tdmr_objective(spec: JobSpec, teacher: Teacher, student: Student) -> Objective:
-    """Stage 2's objective for this student."""
+def objectives(spec: JobSpec, teacher: Teacher, student: Student) -> dict[str, Objective]:
+    """What each stage trains a student for: TDMR first, then the baselines asked for."""
     options = spec.options
     taps, proxy_dim = len(teacher.space.widths), options.reprogram.proxy_dim
     widths, device = student.tap_widths(), student.mean.device
-    return ProgressiveDistillation(
-        teacher,
-        adapters_for(widths, proxy_dim, taps, options.seed, device),
-        Schedule(options.distil, taps, proxy_dim),
-        options.training.label_smoothing,
-    )
-
-
-def baseline_objectives(spec: JobSpec, teacher: Teacher) -> dict[str, Objective]:
-    """The objectives of the trained baselines that the job asks for."""
-    smoothing = spec.options.training.label_smoothing
+    smoothing = options.training.label_smoothing
     every: dict[str, Objective] = {
+        "distil": ProgressiveDistillation(
+            teacher,
+            adapters_for(widths, proxy_dim, taps, options.seed, device),
+            Schedule(options.distil, taps, proxy_dim),
+            smoothing,
+        ),
         "scratch": baselines.Scratch(smoothing),
-        "kd": baselines.Distillation(teacher, smoothing, spec.options.distil.temperature),
+        "kd": baselines.Distillation(teacher, smoothing, options.distil.temperature),
     }
-    return {name: every[name] for name in TRAINED_BASELINES if name in spec.baselines}
+    return {name: every[name] for name in every if name == "distil" or name in spec.baselines}
 
 
 def evaluate_students(

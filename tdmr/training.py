@@ -34,12 +34,13 @@ class TrainingSet:
 
     pixels: Pixels
     labels: Tensor
+    classes: int
     views: Views
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Views of a batch: which ones, how they look (n, 3, side, side), and their classes (n,)."""
+    """Which views, how they look (n, 3, side, side), and their classes (n, classes)."""
 
     images: npt.NDArray[np.int64]
     views: npt.NDArray[np.int64]
@@ -124,11 +125,10 @@ def _batch(
     count = data.views.options.count
     # Fresh views begin behind the stored ones, so that no method sees the other's.
     views = passes % count if objective.stored_views else passes + count
-    rows, place = np.unique(images, return_inverse=True)
-    raw = torch.from_numpy(np.asarray(data.pixels[rows]))[torch.from_numpy(place)]
-    pixels = data.views.apply(raw.to(device), data.views.params(images, views))
+    pixels = data.views.render(data.pixels, images, views, device)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
-    return Batch(images, views, pixels, data.labels[torch.from_numpy(images)].to(device))
+    labels = data.views.soft_labels(data.labels, data.classes, images, views)
+    return Batch(images, views, pixels, labels.to(device))
 
 
 def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:

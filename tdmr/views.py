@@ -4,6 +4,9 @@ View (i, k) is a pure function of the dataset's hash, the seed, the image's plac
 number k. Geometry is kept in normalised coordinates, so the foundation and the student see the
 same crop and flip at their own resolutions. Storing such views, rather than augmenting anew, is
 what lets a foundation run once per view (FKD, arXiv 2112.01528; TinyViT, arXiv 2207.10666).
+
+Some views are mixtures of two images (mixup, arXiv 1710.09412): between the few images that there
+are, labels say little and the foundation still knows what it sees (FunMatch, arXiv 2106.05237).
 """
 
 from __future__ import annotations
@@ -19,9 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tdmr.config import ViewOptions
+from tdmr.data.pixels import Pixels
 
-RECIPE = "affine-border-bilinear,brightness,contrast/1"
-_DRAWS = 9  # random numbers per view
+RECIPE = "affine-border-bilinear,brightness,contrast,mixture/2"
+_DRAWS = 12  # random numbers per view
+
+
+Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,14 @@ class ViewParams:
     bias: Tensor
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """The images that n views are mixed with (n,), and the share (n,) that stays; 1 is unmixed."""
+
+    partners: Places
+    share: npt.NDArray[np.float32]
+
+
 class Views:
     """Draws the parameters of views, and applies them."""
 
@@ -42,7 +57,7 @@ class Views:
         digest = hashlib.sha256(f"{dataset_version}:{seed}".encode()).digest()
         self._key = np.uint64(int.from_bytes(digest[:8], "little"))
 
-    def params(self, images: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> ViewParams:
+    def params(self, images: Places, views: Places) -> ViewParams:
         """The parameters of view `views[j]` of image `images[j]`, for n pairs."""
         o = self.options
         u = _uniform(self._key, images, views)  # (n, _DRAWS) in [0, 1)
@@ -65,6 +80,46 @@ class Views:
             bias=torch.from_numpy((o.brightness * signed[:, 8]).astype(np.float32)),
         )
 
+    def mixture(self, images: Places, views: Places, count: int) -> Mixture:
+        """What view `views[j]` of image `images[j]`, of `count` images, is mixed with."""
+        u = _uniform(self._key, images, views)[:, 9:]
+        mixed = u[:, 0] < self.options.mix
+        return Mixture(
+            partners=np.minimum((u[:, 1] * count).astype(np.int64), count - 1),
+            share=np.where(mixed, _between(u[:, 2], 0.5, 1.0), 1.0).astype(np.float32),
+        )
+
+    def render(self, pixels: Pixels, images: Places, views: Places, device: torch.device) -> Tensor:
+        """The views themselves: (n, 3, side, side) in [0, 1], of images in `pixels`."""
+        seen = self._single(pixels, images, views, device)
+        mixture = self.mixture(images, views, len(pixels))
+        mixed = np.flatnonzero(mixture.share < 1)
+        if len(mixed):
+            partners = mixture.partners[mixed]
+            other = self._single(pixels, partners, views[mixed], device)
+            share = torch.from_numpy(1 - mixture.share[mixed]).to(device).view(-1, 1, 1, 1)
+            rows = torch.from_numpy(mixed).to(device)
+            seen[rows] = torch.lerp(seen[rows], other, share)
+        return seen
+
+    def soft_labels(self, labels: Tensor, classes: int, images: Places, views: Places) -> Tensor:
+        """The classes of views, in the shares of their mixture: (n, classes)."""
+        mixture = self.mixture(images, views, len(labels))
+        share = torch.from_numpy(mixture.share).unsqueeze(1)
+        own, other = (
+            F.one_hot(labels[torch.from_numpy(places)], classes).float()
+            for places in (images, mixture.partners)
+        )
+        return share * own + (1 - share) * other
+
+    def _single(
+        self, pixels: Pixels, images: Places, views: Places, device: torch.device
+    ) -> Tensor:
+        # Rows of a memory map are read in order, and each only once.
+        rows, place = np.unique(images, return_inverse=True)
+        raw = torch.from_numpy(np.asarray(pixels[rows]))[torch.from_numpy(place)]
+        return self.apply(raw.to(device), self.params(images, views))
+
     @staticmethod
     def apply(images: Tensor, params: ViewParams) -> Tensor:
         """Turn uint8 images (n, 3, h, w) into augmented float images in [0, 1], same shape."""
@@ -81,9 +136,7 @@ def _between(u: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray
     return low + (high - low) * u
 
 
-def _uniform(
-    key: np.uint64, images: npt.NDArray[np.int64], views: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def _uniform(key: np.uint64, images: Places, views: Places) -> npt.NDArray[np.float64]:
     """Counter-based uniforms (n, _DRAWS): SplitMix64 (Steele et al., OOPSLA 2014) of the pair."""
     with np.errstate(over="ignore"):
         base = _mix(_mix(key + images.astype(np.uint64)) + views.astype(np.uint64))

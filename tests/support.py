@@ -79,7 +79,7 @@ def free_port() -> int:
 
 
 def wait_until(
-    ready: Callable[[], object], server: subprocess.Popen[bytes] | None = None, seconds: float = 20
+    ready: Callable[[], object], server: subprocess.Popen[bytes] | None = None, seconds: float = 90
 ) -> None:
     """Return once `ready` gives something true; fail when time is up or `server` has ended."""
     deadline = time.monotonic() + seconds
@@ -93,7 +93,7 @@ def end(process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) 
     """End a process that the tests started, gently at first."""
     process.send_signal(how)
     try:
-        process.wait(10)
+        process.wait(40)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

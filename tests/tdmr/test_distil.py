@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tdmr.cache import ViewCache, ViewFeatures
 from tdmr.config import DistilOptions, ReprogramOptions, TrainingOptions, ViewOptions
@@ -25,6 +26,7 @@ from tdmr.views import Views
 
 CPU = torch.device("cpu")
 OPTIONS = ReprogramOptions(proxy_dim=16, steps=60, batch_size=32)
+VIEWS = Views(ViewOptions(count=4, mix=0), "v", 0)
 
 
 def made_up_features(classes: int = 3) -> tuple[ViewFeatures, torch.Tensor]:
@@ -40,7 +42,7 @@ def test_stage_one_learns_the_task_and_keeps_what_it_was_given() -> None:
     features, y = made_up_features()
     history: list[dict[str, float]] = []
     teacher = reprogram(
-        features, y, 3, OPTIONS, seed=0, device=CPU, on_step=lambda *a: history.append(a[2])
+        features, VIEWS, y, 3, OPTIONS, seed=0, device=CPU, on_step=lambda *a: history.append(a[2])
     )
     assert history[-1]["task"] < 0.7 * history[0]["task"]
     assert set(history[0]) == {"loss", "task", "preserve", "consistency"}
@@ -50,6 +52,20 @@ def test_stage_one_learns_the_task_and_keeps_what_it_was_given() -> None:
     assert teacher.ridge.accuracy > 0.8
 
 
+def test_targets_come_out_of_fold_when_asked() -> None:
+    features, y = made_up_features()
+    options = OPTIONS.model_copy(update={"out_of_fold": True})
+    teacher = reprogram(features, VIEWS, y, 3, options, seed=0, device=CPU)
+    images, views = np.arange(12), np.zeros(12, dtype=np.int64)
+    rows = torch.from_numpy(features.array[0].astype(np.float32))
+    standard = teacher.space.standardise(rows)
+    logits = teacher.targets(images, views).logits
+    for image in range(12):
+        ridge = teacher.ridge.folds[int(teacher.ridge.fold[image])]
+        torch.testing.assert_close(logits[image], ridge.logits(standard)[image])
+    assert not torch.allclose(logits, teacher.ridge.full.logits(standard))
+
+
 def test_preservation_keeps_structure_that_labels_do_not_need() -> None:
     features, y = made_up_features()
 
@@ -57,7 +73,7 @@ def test_preservation_keeps_structure_that_labels_do_not_need() -> None:
         losses: list[float] = []
         options = OPTIONS.model_copy(update={"preserve": weight, "consistency": 0.0})
         reprogram(
-            features, y, 3, options, seed=0, device=CPU,
+            features, VIEWS, y, 3, options, seed=0, device=CPU,
             on_step=lambda *a: losses.append(a[2]["preserve"]),
         )  # fmt: skip
         return losses[-1]
@@ -68,7 +84,7 @@ def test_preservation_keeps_structure_that_labels_do_not_need() -> None:
 def test_stage_one_is_a_function_of_its_seed() -> None:
     features, y = made_up_features()
     first, second, third = (
-        reprogram(features, y, 3, OPTIONS, seed=s, device=CPU).space.heads for s in (1, 1, 2)
+        reprogram(features, VIEWS, y, 3, OPTIONS, seed=s, device=CPU).space.heads for s in (1, 1, 2)
     )
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
@@ -91,7 +107,9 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     schedule = Schedule(options, taps=2, proxy_dim=8)
     objective = ProgressiveDistillation(source, Adapters([5, 4], 8, 2), schedule, 0.1)
     output = StudentOutput(torch.randn(6, 3), [torch.randn(6, 5), torch.randn(6, 4)])
-    batch = Batch(np.arange(6), np.arange(6), torch.empty(0), torch.arange(6) % 3)
+    batch = Batch(
+        np.arange(6), np.arange(6), torch.empty(0), F.one_hot(torch.arange(6) % 3).float()
+    )
     parts = {k: v.item() for k, v in objective(batch, output, 0.3).items()}
     assert parts["loss"] == pytest.approx(
         0.7 * parts["ce"] + 0.3 * parts["kd"] + 2.0 * parts["proxy"] + 1.5 * parts["relation"]
@@ -109,7 +127,9 @@ def test_a_perfect_student_has_no_proxy_loss() -> None:
     objective = ProgressiveDistillation(
         source, adapters, Schedule(DistilOptions(), taps=2, proxy_dim=8), 0.1
     )
-    batch = Batch(np.arange(6), np.arange(6), torch.empty(0), torch.arange(6) % 3)
+    batch = Batch(
+        np.arange(6), np.arange(6), torch.empty(0), F.one_hot(torch.arange(6) % 3).float()
+    )
     parts = objective(batch, StudentOutput(torch.randn(6, 3), taps), 0.3)
     assert parts["proxy"].item() == pytest.approx(0, abs=1e-6)
     assert parts["relation"].item() == pytest.approx(0, abs=1e-5)
@@ -129,7 +149,7 @@ def test_no_gradient_reaches_the_foundation_in_either_stage(
     y = labels(index.split("train"), index.classes)
     views = Views(ViewOptions(count=2), index.version, 0)
     features = ViewCache(store, foundation, pixels, views).features({})
-    teacher: Teacher = reprogram(features, y, 3, OPTIONS, seed=0, device=CPU)
+    teacher: Teacher = reprogram(features, views, y, 3, OPTIONS, seed=0, device=CPU)
     student = make_student("test_resnet", 32, 4, 3, pretrained=False, seed=0)
     objective = ProgressiveDistillation(
         teacher,
@@ -139,9 +159,14 @@ def test_no_gradient_reaches_the_foundation_in_either_stage(
     )
     history: list[dict[str, float]] = []
     train(
-        student, TrainingSet(pixels, y, views), objective, TrainingOptions(steps=61, batch_size=12),
-        seed=0, stage="distil", on_step=lambda *a: history.append(a[2]),
-    )  # fmt: skip
+        student,
+        TrainingSet(pixels, y, 3, views),
+        objective,
+        TrainingOptions(steps=61, batch_size=12),
+        seed=0,
+        stage="distil",
+        on_step=lambda *a: history.append(a[2]),
+    )
     assert foundation.weights_hash() == before
     assert all(p.grad is None and not p.requires_grad for p in foundation.model.parameters())
     trained = {id(p) for m in (student, *objective.modules()) for p in m.parameters()}

@@ -21,7 +21,7 @@ def data() -> TrainingSet:
     labels = torch.arange(10) % 2
     pixels = rng.integers(0, 100, (10, 3, 32, 32), dtype=np.uint8)
     pixels[labels.numpy() == 1] += 100
-    return TrainingSet(pixels, labels, Views(ViewOptions(count=3), "v", 0))
+    return TrainingSet(pixels, labels, 2, Views(ViewOptions(count=3, mix=0), "v", 0))
 
 
 def student() -> Student:

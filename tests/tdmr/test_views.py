@@ -66,3 +66,33 @@ def test_contrast_keeps_the_mean() -> None:
     seen = Views.apply(images, params)
     torch.testing.assert_close(seen.mean((1, 2, 3)), images.float().mean((1, 2, 3)) / 255)
     assert not torch.allclose(seen, images / 255, atol=1e-3)
+
+
+def test_a_mixture_is_the_weighted_mean_of_two_views() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8)
+    places, numbers = np.arange(6), np.array([0, 1, 2, 0, 1, 2])
+    mixed, pure = Views(still(mix=1), "v", 0), Views(still(mix=0), "v", 0)
+    mixture = mixed.mixture(places, numbers, 6)
+    assert ((mixture.share >= 0.5) & (mixture.share < 1)).all()
+    share = torch.from_numpy(mixture.share).view(-1, 1, 1, 1)
+    cpu = torch.device("cpu")
+    own = pure.render(pixels, places, numbers, cpu)
+    other = pure.render(pixels, mixture.partners, numbers, cpu)
+    torch.testing.assert_close(
+        mixed.render(pixels, places, numbers, cpu), share * own + (1 - share) * other
+    )
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    soft = mixed.soft_labels(labels, 3, places, numbers)
+    torch.testing.assert_close(soft.sum(1), torch.ones(6))
+    row = 4
+    expected = torch.zeros(3)
+    expected[1] += float(mixture.share[row])
+    expected[labels[mixture.partners[row]]] += 1 - float(mixture.share[row])
+    torch.testing.assert_close(soft[row], expected)
+
+
+def test_the_share_of_mixed_views_is_as_asked() -> None:
+    places = np.arange(5000)
+    mixture = Views(still(mix=0.3), "v", 0).mixture(places, places, 5000)
+    assert np.mean(mixture.share < 1) == pytest.approx(0.3, abs=0.02)
+    assert len(np.unique(mixture.partners)) > 3000

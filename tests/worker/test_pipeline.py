@@ -180,7 +180,7 @@ def test_cancel_means_that_nothing_runs_any_more(bench: Bench, play: str) -> Non
     scenes.request_cancel(bench.database, job_id)
     wait_until(lambda: bench.job(job_id).state == "cancelled")
     assert scenes.gone(pids)
-    running.result(timeout=20)
+    running.result(timeout=90)
     assert bench.left() == []
 
 
@@ -189,7 +189,7 @@ def test_a_worker_that_must_go_hands_its_job_back(bench: Bench) -> None:
     running = bench.begin()
     pids = scenes.hanging(bench.database, job_id)
     bench.stop = True
-    running.result(timeout=20)
+    running.result(timeout=90)
     assert scenes.gone(pids)
     job = bench.job(job_id)
     assert (job.state, job.lease_owner) == ("queued", None)
@@ -210,7 +210,7 @@ def test_a_lost_lease_ends_the_process_and_writes_nothing(bench: Bench) -> None:
     running = bench.begin()
     pids = scenes.hanging(bench.database, job_id)
     steal(bench.database, job_id)
-    running.result(timeout=20)
+    running.result(timeout=90)
     assert scenes.gone(pids)
     job = bench.job(job_id)
     assert (job.state, job.attempt, job.lease_owner) == ("running", 2, "thief")
@@ -227,7 +227,7 @@ def test_a_result_that_comes_too_late_is_refused(bench: Bench, tmp_path: Path) -
     steal(bench.database, job_id)
     before = [(e.seq, e.type) for e in scenes.events(bench.database, job_id)]
     gate.touch()
-    running.result(timeout=20)
+    running.result(timeout=90)
     with bench.database.read() as session:
         assert session.scalars(select(Student)).all() == []
     assert bench.job(job_id).lease_owner == "thief"
@@ -245,7 +245,7 @@ def test_without_its_database_a_job_gives_itself_up(bench: Bench, settings: Sett
     wait_until(lambda: scenes.gone(pids), seconds=4)
     lock.execute("ROLLBACK")
     lock.close()
-    running.result(timeout=20)
+    running.result(timeout=90)
     assert bench.job(job_id).state == "running"  # the sweep's to settle
     assert bench.left() == []
 

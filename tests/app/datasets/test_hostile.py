@@ -174,7 +174,7 @@ def test_hostile_archives_are_refused_for_their_reason(
     checked: Check, tmp_path: Path, content: bytes, code: str
 ) -> None:
     before = set(tmp_path.rglob("*"))
-    began, peak = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     report = checked(content)
     assert code in codes(report)
     assert not report["ok"]
@@ -182,7 +182,7 @@ def test_hostile_archives_are_refused_for_their_reason(
     assert all(each["advice"] and each["detail"] for each in report["findings"])
     left = {path.relative_to(tmp_path).as_posix() for path in set(tmp_path.rglob("*")) - before}
     assert left == {"upload", "progress.jsonl", "out", "out/report.json"}
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 5  # of CPU, whatever the machine is doing
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 64 << 10  # KiB
 
 

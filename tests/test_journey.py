@@ -1,0 +1,124 @@
+"""The main job through real parts: server, worker and training process, over HTTP.
+
+Once embedded (SQLite, the poller) and once distributed (PostgreSQL, Celery on Redis). The student
+that comes back is used by plain timm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from app.settings import Settings
+from tdmr.client import ApiError, Client
+from tdmr.config import DistillOptions, ReprogramOptions, TrainingOptions, ViewOptions
+from tests.shapes import draw, draw_dataset, zip_folder
+from tests.support import end, wait_until
+from tests.worker.scenes import celery_worker
+
+TINY = DistillOptions(
+    image_size=32,
+    views=ViewOptions(count=2),
+    reprogram=ReprogramOptions(proxy_dim=16, steps=10, batch_size=16),
+    training=TrainingOptions(steps=10, batch_size=8),
+)
+ENDLESS = TINY.model_copy(update={"training": TrainingOptions(steps=1_000_000, batch_size=8)})
+
+
+@contextmanager
+def serving(folder: Path, *options: str, **variables: str) -> Iterator[dict[str, Any]]:
+    """A real server process on a free loopback port: what its ready file says."""
+    ready = folder / "ready.json"
+    command = [sys.executable, "-m", "app", "serve", "--port", "0", "--data", str(folder / "data")]
+    server = subprocess.Popen(
+        [*command, "--ready-file", str(ready), *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(ready.exists, server)
+        yield json.loads(ready.read_text())
+    finally:
+        end(server, signal.SIGTERM)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """A zip of drawn shapes, split into train/ and test/."""
+    draw_dataset(tmp_path / "shapes", {"train": 4, "test": 3})
+    path = tmp_path / "shapes.zip"
+    path.write_bytes(zip_folder(tmp_path / "shapes"))
+    return path
+
+
+def walk(client: Client, archive: Path, folder: Path) -> None:
+    """Upload, wait, order, wait, download, and use."""
+    dataset = client.wait_for_dataset(client.upload_dataset(archive)["id"])
+    assert dataset["status"] == "ready", dataset["findings"]
+    assert dataset["splits"]["train"] == {"circle": 4, "cross": 4, "square": 4}
+
+    seen: list[str] = []
+    job = client.submit(dataset["id"], "letters_vit", "test_resnet", options=TINY)
+    job = client.wait_for_job(job["id"], lambda j: seen.append(j["status"]), every=0.1)
+    assert job["status"] == "succeeded", job["failure"]
+    assert set(seen) <= {"queued", "running", "succeeded"}
+    assert job["attempt"] == 1
+
+    student = client.student(job["student_id"])
+    assert set(student["baselines"]) == {"scratch", "probe", "kd"}
+    assert student["metrics"]["foundation"]["forwards"] == 12 * 2 + 9
+    bundle = client.download(student["id"], folder)
+    model = timm.create_model(f"local-dir:{bundle}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    with torch.inference_mode():
+        logits = model(transform(draw("cross", 99)).unsqueeze(0))
+    assert logits.shape == (1, 3)
+    assert json.loads((bundle / "classes.json").read_text()) == ["circle", "cross", "square"]
+
+
+def test_embedded(tmp_path: Path, archive: Path) -> None:
+    with serving(tmp_path) as ready, Client(ready["address"], ready["key"]) as client:
+        walk(client, archive, tmp_path / "student")
+
+        dataset = client.wait_for_dataset(client.upload_dataset(archive)["id"])
+        job = client.submit(dataset["id"], "letters_vit", "test_resnet", options=ENDLESS)
+        wait_until(lambda: client.job(job["id"])["step"] is not None)
+        client.cancel(job["id"])
+        assert client.wait_for_job(job["id"])["status"] == "cancelled"
+        with pytest.raises(ApiError, match="409"):
+            client.cancel(job["id"])
+
+        (tmp_path / "not.zip").write_bytes(b"hello")
+        with pytest.raises(ApiError, match="not_an_archive"):
+            client.upload_dataset(tmp_path / "not.zip")
+        with pytest.raises(ApiError, match="resnet18") as refused:
+            client.submit(dataset["id"], "letters_vit", "resnet81")
+        assert refused.value.problem["errors"][0]["pointer"] == "/student"
+    assert list((tmp_path / "data" / "work" / "jobs").iterdir()) == []
+
+
+def test_distributed(
+    tmp_path: Path, archive: Path, settings: Settings, postgres_schema: str, redis_url: str
+) -> None:
+    """Nothing but the doorbell can start a job in time: the slow poll takes minutes."""
+    parts = {"database_url": postgres_schema, "broker_url": redis_url, "poll_seconds": 60.0}
+    shared = {"data_dir": tmp_path / "data", "lease_seconds": 30.0}
+    distributed = Settings(**settings.model_dump() | parts | shared)
+    variables = {"TDMR_DATABASE_URL": postgres_schema, "TDMR_BROKER_URL": redis_url}
+    with (
+        serving(tmp_path, **variables) as ready,
+        celery_worker(distributed),
+        Client(ready["address"], ready["key"]) as client,
+    ):
+        walk(client, archive, tmp_path / "student")
