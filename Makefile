@@ -42,7 +42,7 @@ format: $(READY) ## Format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 bench-digits: $(READY) ## The demo's job over paired seeds: the figures of README (SEEDS=5)
-	$(BIN)/python -m benchmarks.digits $(if $(SEEDS),--seeds $(SEEDS))
+	$(BIN)/python -m benchmarks.digits $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
 foundation: $(READY) ## Pre-train the bundled foundation again
 	$(BIN)/python scripts/pretrain_letters.py

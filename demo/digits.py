@@ -13,6 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 from sklearn.datasets import load_digits
 
+COUNT = 1797
+
 
 def split(
     labels: npt.NDArray[np.int64], shots: int, seed: int
