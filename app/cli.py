@@ -23,6 +23,8 @@ from app.settings import Settings
 from app.storage import LocalStorage
 
 FIRST_OWNER = "owner"
+# One of each, so that the check of an upload never waits behind a training.
+EMBEDDED_WORKERS = ("distil", "ingest")
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 keys_cli = typer.Typer(no_args_is_help=True, help="Access keys.")
@@ -36,13 +38,13 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8080,
     data: DataOption = None,
-    worker: Annotated[bool, typer.Option(help="Run a worker beside the server.")] = True,
+    worker: Annotated[bool, typer.Option(help="Run workers beside the server.")] = True,
     device: Annotated[str, typer.Option(help="Where that worker trains.")] = "cpu",
     ready_file: Annotated[
         Path | None, typer.Option(help="Write address, key and pid there, as JSON, once serving.")
     ] = None,
 ) -> None:
-    """Serve the API, by default with a worker beside it."""
+    """Serve the API, by default with workers beside it."""
     logs.set_up()
     settings = _settings(data)
     try:
@@ -60,15 +62,16 @@ def serve(
             serving.write_ready_file(ready_file, address, token)
 
     _tidy(settings)
-    child = None
+    children: list[serving.Worker] = []
     if worker and settings.broker_url is None:
         environment = {**os.environ, "TDMR_DATA_DIR": str(settings.data_dir.resolve())}
-        child = serving.Worker(serving.worker_command(device), environment)
-        child.start()
+        for kind in EMBEDDED_WORKERS:
+            children.append(serving.Worker(serving.worker_command(device, kind), environment))
+            children[-1].start()
     try:
         serving.run(create_app(settings), listening, on_ready)
     finally:
-        if child is not None:
+        for child in children:
             child.stop()
 
 

@@ -1,4 +1,4 @@
-"""Serving: a socket, uvicorn with limits, and the embedded worker as a child process."""
+"""Serving: a socket, uvicorn with limits, and the embedded workers as child processes."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def write_ready_file(path: Path, address: str, key: str | None) -> None:
 
 
 class Worker:
-    """The embedded worker: started again when it dies, and ended with this process.
+    """An embedded worker: started again when it dies, and ended with this process.
 
     It leads a session of its own, so that Ctrl-C reaches the server alone, which then ends it
     in order. Its standard input is its lifeline: it notices however this process ends.
@@ -177,6 +177,6 @@ class Worker:
             return process.wait()
 
 
-def worker_command(device: str) -> list[str]:
-    """How the embedded worker is started; the server never imports it."""
-    return [sys.executable, "-m", "worker", "--device", device]
+def worker_command(device: str, kind: str) -> list[str]:
+    """How an embedded worker for jobs of one kind is started; the server never imports it."""
+    return [sys.executable, "-m", "worker", "--device", device, "--kind", kind]

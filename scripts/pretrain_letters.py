@@ -15,7 +15,8 @@ The stored weights come from
     python scripts/pretrain_letters.py --seed 0 --steps 4000 --threads 1
 
 in 1,845 seconds on one of two shared AMD EPYC cores (torch 2.15, CPU): 768,000 images. They put
-61.3 % of 4,000 renderings of held-out glyphs, deformed at full strength, in the right one of 1,888 classes.
+61.3 % of 4,000 renderings of held-out glyphs, deformed at full strength, in the right one of the
+1,888 classes.
 """
 
 import argparse

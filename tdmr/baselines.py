@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tdmr.distil import TargetSource
 from tdmr.losses import distillation
 from tdmr.models import StudentOutput
 from tdmr.training import Batch
+from tdmr.views import Places
+
+# Logits (n, classes) of n stored views.
+LogitSource = Callable[[Places, Places], Tensor]
 
 
 class Scratch:
@@ -30,15 +35,17 @@ class Scratch:
 
 
 class Distillation:
-    """Plain knowledge distillation (Hinton et al., arXiv 1503.02531) from the probe, on the cache.
+    """Plain knowledge distillation (Hinton et al., arXiv 1503.02531) from a linear probe.
+
+    The probe is the closed-form one on the foundation's last features, on the views of the cache.
 
     The textbook's weights: 0.3 for the labels and 0.7 for the teacher.
     """
 
     stored_views = True
 
-    def __init__(self, source: TargetSource, label_smoothing: float, temperature: float) -> None:
-        self._source = source
+    def __init__(self, teacher: LogitSource, label_smoothing: float, temperature: float) -> None:
+        self._teacher = teacher
         self._label_smoothing = label_smoothing
         self._temperature = temperature
 
@@ -48,7 +55,7 @@ class Distillation:
 
     def __call__(self, batch: Batch, output: StudentOutput, t: float) -> dict[str, Tensor]:
         """Cross-entropy with the labels, and the divergence from the teacher."""
-        targets = self._source.targets(batch.images, batch.views)
+        logits = self._teacher(batch.images, batch.views)
         ce = F.cross_entropy(output.logits, batch.labels, label_smoothing=self._label_smoothing)
-        kd = distillation(output.logits, targets.logits, self._temperature)
+        kd = distillation(output.logits, logits, self._temperature)
         return {"loss": 0.3 * ce + 0.7 * kd, "ce": ce, "kd": kd}

@@ -3,9 +3,10 @@
 The foundation's part is a matter of the view cache; what trains here is small, on stored features,
 and takes seconds on a CPU: per tap a near-linear projection and a cosine task head, with a term
 that preserves what the task's labels alone would collapse, and one that makes the views of one
-image agree. The head whose probabilities stage 2 is taught is a closed-form one on all taps, its
-penalty and sharpness chosen by folds of the training images: a head that had memorised them would
-pass on nothing but its certainty. On request its targets come out of fold altogether.
+image agree. The head whose probabilities stage 2 is taught joins the trained heads of all depths
+with a closed-form one, whose penalty and sharpness are chosen by folds of the training images: a
+head that had memorised them would pass on nothing but its certainty. On request the targets come
+out of fold altogether.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,7 +25,7 @@ from tdmr.config import ReprogramOptions
 from tdmr.errors import NonFiniteLossError
 from tdmr.losses import as_numbers, cka_distance, cosine_distance
 from tdmr.proxy import ProxySpace, Targets
-from tdmr.views import Views
+from tdmr.views import Places, Views
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 STATISTICS_ROWS = 65_536  # rows that standardisation is estimated from, at most
@@ -34,23 +34,50 @@ PROBE_ROWS = 20_000  # rows that the closed-form probe is fitted on, at most
 
 @dataclass(frozen=True)
 class Teacher:
-    """What stage 1 gives to stage 2: targets for any stored view, at a matrix product's price."""
+    """What stage 1 gives to stage 2: targets for any stored view, at a matrix product's price.
+
+    `ridge` sees all taps and is half of the reprogrammed head; `probe` sees the last one alone, as
+    a linear probe does, and is what plain distillation is taught from.
+    """
 
     features: ViewFeatures
     space: ProxySpace
     ridge: probe.FoldedRidge
+    probe: probe.FoldedRidge
     out_of_fold: bool
     device: torch.device
 
     @torch.no_grad()
-    def targets(self, images: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> Targets:
+    def targets(self, images: Places, views: Places) -> Targets:
         """Proxies (n, taps, proxy_dim) and the head's logits (n, classes) of n stored views."""
-        rows = torch.from_numpy(self.features.array[views, images].astype(np.float32))
-        standard = self.space.standardise(rows.to(self.device))
+        standard = self._standard(images, views)
+        proxies = self.space(standard)
         if self.out_of_fold:
             places = torch.from_numpy(images).to(self.device)
-            return Targets(self.space(standard), self.ridge.out_of_fold(standard, places))
-        return Targets(self.space(standard), self.ridge.full.logits(standard))
+            return Targets(proxies, self.ridge.out_of_fold(standard, places))
+        return Targets(proxies, self.head_logits(standard, proxies))
+
+    def head_logits(self, standard: Tensor, proxies: Tensor) -> Tensor:
+        """The reprogrammed head: the trained heads of all taps and the closed form, as a product.
+
+        Their errors differ, so that together they are better than either.
+        """
+        trained = self.space.logits(proxies).mean(dim=1)
+        closed = self.ridge.full.logits(standard)
+        return F.log_softmax(trained, dim=1) + F.log_softmax(closed, dim=1)
+
+    @torch.no_grad()
+    def probe_targets(self, images: Places, views: Places) -> Tensor:
+        """The plain probe's logits (n, classes) of n stored views."""
+        return self.probe_logits(self._standard(images, views))
+
+    def probe_logits(self, standard: Tensor) -> Tensor:
+        """The plain probe's logits of standardised features: (n, sum of widths) to (n, classes)."""
+        return self.probe.full.logits(standard[:, -self.space.widths[-1] :])
+
+    def _standard(self, images: Places, views: Places) -> Tensor:
+        rows = torch.from_numpy(self.features.array[views, images].astype(np.float32))
+        return self.space.standardise(rows.to(self.device))
 
 
 def reprogram(
@@ -90,8 +117,16 @@ def reprogram(
             raise NonFiniteLossError("reprogram", step, numbers)
         on_step(step + 1, options.steps, numbers)
     space.eval().requires_grad_(False)
-    ridge = fit_probe(space, features, views, labels, classes, options, seed)
-    return Teacher(features, space, ridge, options.out_of_fold, device)
+    standard, images = _pure_rows(space, features, views, len(labels), seed)
+
+    def closed_form(rows: Tensor) -> probe.FoldedRidge:
+        folds = max(2, min(options.folds, int(labels.bincount().max())))
+        return probe.fit(rows, images, labels.to(device), classes, folds, seed)
+
+    last = standard[:, -space.widths[-1] :]
+    return Teacher(
+        features, space, closed_form(standard), closed_form(last), options.out_of_fold, device
+    )
 
 
 def _step(
@@ -133,25 +168,19 @@ def _estimate_statistics(space: ProxySpace, features: ViewFeatures, seed: int) -
     space.std.copy_(rows.std(dim=0).clamp_min(1e-4))
 
 
-def fit_probe(
-    space: ProxySpace,
-    features: ViewFeatures,
-    views: Views,
-    labels: Tensor,
-    classes: int,
-    options: ReprogramOptions,
-    seed: int,
-) -> probe.FoldedRidge:
-    """The ridge probe on standardised stored features, on the space's device."""
+def _pure_rows(
+    space: ProxySpace, features: ViewFeatures, views: Views, count: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Standardised stored features (n, sum of widths) of unmixed views, and their images (n,).
+
+    A mixture with an image of another fold would tell a fold what it must not know.
+    """
     rows, images, numbers = sample_rows(features, PROBE_ROWS, seed)
-    pure = views.mixture(images.numpy(), numbers.numpy(), len(labels)).share == 1
-    if np.unique(images.numpy()[pure]).size == len(labels):
-        # A mixture with an image of another fold would tell a fold what it must not know.
+    pure = views.mixture(images.numpy(), numbers.numpy(), count).share == 1
+    if np.unique(images.numpy()[pure]).size == np.unique(images.numpy()).size:
         rows, images = rows[torch.from_numpy(pure)], images[torch.from_numpy(pure)]
     device = space.mean.device
-    standard = space.standardise(rows.to(device))
-    folds = max(2, min(options.folds, int(labels.bincount().max())))
-    return probe.fit(standard, images.to(device), labels.to(device), classes, folds, seed)
+    return space.standardise(rows.to(device)), images.to(device)
 
 
 def sample_rows(features: ViewFeatures, most: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -208,7 +208,7 @@ def objectives(spec: JobSpec, teacher: Teacher, student: Student) -> dict[str, O
             smoothing,
         ),
         "scratch": baselines.Scratch(smoothing),
-        "kd": baselines.Distillation(teacher, smoothing, options.distil.temperature),
+        "kd": baselines.Distillation(teacher.probe_targets, smoothing, options.distil.temperature),
     }
     return {name: every[name] for name in every if name == "distil" or name in spec.baselines}
 
@@ -231,11 +231,11 @@ def evaluate_students(
 def evaluate_probe(
     foundation: Foundation, teacher: Teacher, images: Images, device: torch.device
 ) -> evaluate.Accuracy:
-    """Held-out accuracy of the closed-form probe on the foundation's own features."""
+    """Held-out accuracy of the linear probe on the foundation's last features."""
 
     def classify(x: Tensor) -> Tensor:
         features = torch.cat(foundation.features(x), dim=1)
-        return teacher.ridge.full.logits(teacher.space.standardise(features))
+        return teacher.probe_logits(teacher.space.standardise(features))
 
     predicted = evaluate.predict(classify, images.held_out_foundation, device)
     return evaluate.accuracy(predicted, images.held_out_labels)

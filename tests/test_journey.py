@@ -94,6 +94,9 @@ def test_embedded(tmp_path: Path, archive: Path) -> None:
         dataset = client.wait_for_dataset(client.upload_dataset(archive)["id"])
         job = client.submit(dataset["id"], "letters_vit", "test_resnet", options=ENDLESS)
         wait_until(lambda: client.job(job["id"])["step"] is not None)
+        # An upload is checked while a job trains.
+        assert client.wait_for_dataset(client.upload_dataset(archive)["id"])["status"] == "ready"
+        assert client.job(job["id"])["status"] == "running"
         client.cancel(job["id"])
         assert client.wait_for_job(job["id"])["status"] == "cancelled"
         with pytest.raises(ApiError, match="409"):
