@@ -15,5 +15,5 @@ def options(seed: int) -> DistillOptions:
         seed=seed,
         image_size=32,
         views=ViewOptions(count=40, flip=0.0),
-        training=TrainingOptions(steps=1500),
+        training=TrainingOptions(steps=600),
     )

@@ -33,7 +33,7 @@ class ViewOptions(Options):
     flip: Unit = Field(0.5, description="Probability of a mirrored view.")
     brightness: Unit = Field(0.1, description="Largest change of brightness.")
     contrast: Unit = Field(0.2, description="Largest relative change of contrast.")
-    mix: Unit = Field(0.5, description="Share of views that are mixtures of two images.")
+    mix: Unit = Field(0.0, description="Share of views that are mixtures of two images.")
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> ViewOptions:
@@ -65,8 +65,8 @@ class DistilOptions(Options):
 
     ce: Weight = Field(0.3, description="Weight of the labels.")
     kd: Weight = Field(0.7, description="Weight of the head's probabilities.")
-    proxy: Weight = Field(1.0, description="Weight of the proxies' directions.")
-    relation: Weight = Field(0.0, description="Weight of the batch's similarity structure.")
+    proxy: Weight = Field(2.0, description="Weight of the proxies' directions.")
+    relation: Weight = Field(1.0, description="Weight of the batch's similarity structure.")
     temperature: float = Field(2.0, gt=0, le=100)
     depth: Direction = Field("forward", description="Which taps open first.")
     width: Direction = Field("flat", description="Which part of the proxy opens first.")
