@@ -81,21 +81,12 @@ def run(
             on_step=reporter.step,
         )
 
-    data_set = TrainingSet(images.train_student, images.train_labels, len(index.classes), views)
+    training = TrainingSet(images.train_student, images.train_labels, len(index.classes), views)
     trained = {}
     for stage, objective in objectives(spec, teacher, student).items():
-        reporter.start(stage)
         fresh = student if stage == "distil" else fresh_student(spec, index, device)
         with clock(stage):
-            trained[stage] = train(
-                fresh,
-                data_set,
-                objective,
-                options.training,
-                seed=options.seed,
-                stage=stage,
-                on_step=reporter.step,
-            )
+            trained[stage] = train_one(spec, fresh, training, objective, stage, reporter)
 
     reporter.start("evaluate")
     results = evaluate_students(trained, images, device)
@@ -211,6 +202,27 @@ def objectives(spec: JobSpec, teacher: Teacher, student: Student) -> dict[str, O
         "kd": baselines.Distillation(teacher.probe_targets, smoothing, options.distil.temperature),
     }
     return {name: every[name] for name in every if name == "distil" or name in spec.baselines}
+
+
+def train_one(
+    spec: JobSpec,
+    student: Student,
+    data: TrainingSet,
+    objective: Objective,
+    stage: str,
+    reporter: Reporter,
+) -> Student:
+    """A student trained for one objective, with the budget that all of them get."""
+    reporter.start(stage)
+    return train(
+        student,
+        data,
+        objective,
+        spec.options.training,
+        seed=spec.options.seed,
+        stage=stage,
+        on_step=reporter.step,
+    )
 
 
 def evaluate_students(

@@ -38,7 +38,7 @@ def test_an_order_is_queued_as_it_was_given(service: Service) -> None:
     assert job["status"] == "queued"
     assert job["options"]["seed"] == 3
     assert job["options"]["views"]["count"] == 5
-    assert job["options"]["training"]["steps"] == 1500
+    assert job["options"]["training"]["steps"] == 2000
     assert (job["baselines"], job["metadata"]) == (["kd"], {"who": "me"})
     assert (job["attempt"], job["queue_position"], job["student_id"]) == (0, 1, None)
     assert job["created_at"].endswith("Z")
