@@ -34,7 +34,7 @@ def report(
 def table(metrics: dict[str, Any]) -> Table:
     """Held-out accuracy, size and time of the student and of what it is compared with."""
     shown = Table(
-        "model", "held-out accuracy", "95 % interval", "parameters", "file", "seconds",
+        "model", "accuracy", "95 % interval", "params", "file", "seconds",
         title=f"{metrics['images']} held-out images, {metrics['dataset']['train_images']} to train",
     )  # fmt: skip
     student, foundation = metrics["student"], metrics["foundation"]
@@ -47,7 +47,7 @@ def table(metrics: dict[str, Any]) -> Table:
         shown.add_row(
             label,
             f"{row['accuracy']:.3f}",
-            f"{low:.3f} to {high:.3f}",
+            f"{low:.3f}-{high:.3f}",
             f"{of['params']:,}",
             f"{of['bytes'] / 1e6:.2f} MB",
             f"{row['seconds']:.1f}",
