@@ -63,7 +63,8 @@ def run(
     reporter.start("cache")
     with clock("cache"):
         features = ViewCache(store, foundation, images.train_foundation, views).features(
-            {"dataset": index.version, "split": "train"},
+            # The version is blind to the images' order, and rows are stored in it.
+            {"dataset": index.version, "images": [i.sha256 for i in index.split("train")]},
             on_views=reporter.step,
             warn=reporter.warn,
         )

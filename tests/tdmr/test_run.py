@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,6 +113,20 @@ def test_a_second_student_reuses_the_cache(
     again = distil(cache=tmp_path / "cache", student="test_vit", out=tmp_path / "b").metrics
     assert again["cache"]["reused"] is True
     assert again["foundation"]["forwards"] == 1 + 24  # the live check, and the probe
+
+
+def test_the_same_images_in_another_order_are_another_entry(
+    distil: Callable[..., tdmr.Distilled], shapes: Path, tmp_path: Path
+) -> None:
+    """The version is the same; rows of features would belong to other images."""
+    distil(cache=tmp_path / "cache", baselines=[])
+    renamed = tmp_path / "renamed"
+    shutil.copytree(shapes, renamed)
+    for number, path in enumerate(sorted((renamed / "train").glob("*/*.png"), reverse=True)):
+        path.rename(path.with_name(f"z{number:03}.png"))
+    assert load_index(renamed).version == load_index(shapes).version
+    again = distil(data=renamed, cache=tmp_path / "cache", out=tmp_path / "b", baselines=[])
+    assert again.metrics["cache"]["reused"] is False
 
 
 def test_an_existing_folder_is_not_overwritten(
