@@ -4,7 +4,6 @@ config.json     in    the job (`tdmr.config.JobSpec` for a distillation)
 data/           in    the dataset
 progress.jsonl  back  one `ProgressLine` per line, appended and flushed
 log.txt         back  what the process printed
-checkpoint/     back  what a later attempt can go on from
 out/            back  the result; complete if and only if the last line says `done`
 """
 
@@ -57,7 +56,6 @@ class JobDir:
         self.data = path / "data"
         self.progress = path / "progress.jsonl"
         self.log = path / "log.txt"
-        self.checkpoint = path / "checkpoint"
         self.out = path / "out"
 
     def append(self, line: ProgressLine) -> None:
