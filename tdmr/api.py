@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tdmr.config import Baseline, DistillOptions, JobSpec
-from tdmr.errors import Failure, OptionsError, TdmrError
-from tdmr.jobdir import JobDir, ProgressLine, Reporter
+from pydantic import ValidationError
 
-BASELINES: tuple[Baseline, ...] = ("scratch", "probe", "kd")
+from tdmr.config import DEFAULT_BASELINES, Baseline, DistillOptions, JobSpec
+from tdmr.errors import DatasetWarning, Failure, OptionsError, Stopped, TdmrError, room_for
+from tdmr.jobdir import CHECKPOINT_SECONDS, STOPPED_STATUS, JobDir, ProgressLine, Reporter
+
+UNSAVED = ("prepare", "cache")  # stages that a stop begins again
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,10 @@ def distill(
     student: str,
     out: str | Path,
     options: DistillOptions | None = None,
-    baselines: Iterable[Baseline] = BASELINES,
+    baselines: Iterable[Baseline] = DEFAULT_BASELINES,
     cache: str | Path | None = None,
     device: str = "auto",
+    checkpoint: str | Path | None = None,
     on_progress: Callable[[ProgressLine], None] | None = None,
 ) -> Distilled:
     """Distil `foundation` into `student` for the classes of `data`, and write a bundle to `out`.
@@ -56,8 +61,12 @@ def distill(
     folder of safetensors. `cache` keeps the foundation's features for later runs (default: a
     folder beside `out`). `out` must not exist; it appears when it is complete.
 
+    `checkpoint` is a folder of this run's own: its state is written there about once a minute, the
+    same call goes on from it after an interruption, and on a CPU the student is the same to the
+    bit. What was written is removed when `out` is complete, and kept when an error is raised.
+
     Raises TdmrError: UnknownModelError, ModelWeightsError, DatasetError, OptionsError,
-    NonFiniteLossError or DiskFullError, each saying what to change.
+    NonFiniteLossError, DiskFullError or CheckpointError, each saying what to change.
     """
     target = Path(out)
     if target.exists():
@@ -72,8 +81,8 @@ def distill(
     reporter = Reporter(None, run.stages(spec))
     if on_progress:
         reporter.listeners.append(on_progress)
-    staged = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-    try:
+    checkpoints = run.Checkpoints(Path(checkpoint) if checkpoint else None)
+    with _result(target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}", reporter) as staged:
         metrics = run.run(
             spec,
             Path(data),
@@ -81,51 +90,102 @@ def distill(
             cache=Path(cache) if cache else target.parent / ".tdmr-cache",
             device=run.pick_device(device),
             reporter=reporter,
+            checkpoints=checkpoints,
         )
         staged.rename(target)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+    checkpoints.clear()
     return Distilled(target, metrics)
 
 
-def run_job(path: Path, *, device: str, cache: Path) -> int:
-    """Run the job in JOB_DIR `path`; give the process's exit status.
+def run_job(
+    path: Path,
+    *,
+    device: str,
+    cache: Path,
+    stopping: Callable[[], bool] = lambda: False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> int:
+    """Run the job in JOB_DIR `path`, or go on with it; give the process's exit status.
 
-    0: the result is in out/. 1: progress.jsonl ends with the failure.
+    0: the result is in out/. 1: progress.jsonl ends with the failure. STOPPED_STATUS: `stopping`
+    said so, and checkpoint/ holds what the next run on this JOB_DIR goes on from.
     """
-    from pydantic import ValidationError
-
     job = JobDir(path)
     reporter = Reporter(job, ["prepare"])
     try:
+        shutil.rmtree(job.out, ignore_errors=True)  # what an earlier run didn't finish
         spec = JobSpec.model_validate_json(job.config.read_bytes())
         run = _load_recipe()
         reporter = Reporter(job, run.stages(spec))
-        metrics = run.run(
-            spec,
-            job.data,
-            job.out,
-            cache=cache,
-            device=run.pick_device(device),
-            reporter=reporter,
-        )
-    except TdmrError as error:
-        reporter.failed(error.failure(reporter.stage))
-    except ValidationError as error:
-        reporter.failed(
-            Failure(code="options", user_error=True, stage="prepare", detail=str(error))
-        )
-    except MemoryError:
-        reporter.failed(out_of_memory(reporter.stage))
-    except RuntimeError as error:
-        # torch has no common out-of-memory type on every device; its words are all there is.
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+        reporter.listeners.append(lambda line: _stop_between(line, stopping))
+        checkpoints = run.Checkpoints(job.checkpoint, every=checkpoint_seconds, stopping=stopping)
+        with _result(job.out, reporter):
+            metrics = run.run(
+                spec,
+                job.data,
+                job.out,
+                cache=cache,
+                device=run.pick_device(device),
+                reporter=reporter,
+                checkpoints=checkpoints,
+            )
+            reporter.done(metrics)
+    except Stopped as stop:
+        reporter.stopped(stop)
+        return STOPPED_STATUS
+    except Exception as error:
+        failure = _failure(error, reporter.stage)
+        if failure is None:
             raise
-        reporter.failed(out_of_memory(reporter.stage))
-    else:
-        reporter.done(metrics)
-        return 0
-    return 1
+        reporter.failed(failure)
+        return 1
+    checkpoints.clear()
+    return 0
+
+
+def _stop_between(line: ProgressLine, stopping: Callable[[], bool]) -> None:
+    """Stop where no step of a training asks: between stages, and in those before the first."""
+    if line.event != "progress" or line.stage is None or not stopping():
+        return
+    if line.step is None or line.stage.name in UNSAVED:
+        raise Stopped(line.stage.name, line.step or 0)
+
+
+@contextmanager
+def _result(folder: Path, reporter: Reporter) -> Iterator[Path]:
+    """A folder that is gone if the block fails; what the dataset warns of is reported."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DatasetWarning)
+        show = warnings.showwarning
+
+        def report(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, DatasetWarning):
+                reporter.warn(str(message))
+            else:
+                show(message, category, *where)
+
+        warnings.showwarning = report  # type: ignore[assignment] # it passes `where` on as it came
+        with room_for("the result", folder.parent):
+            try:
+                yield folder
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+
+
+def _failure(error: Exception, stage: str) -> Failure | None:
+    """The record of an error that the user can do something about; None for any other."""
+    if isinstance(error, TdmrError):
+        return error.failure(stage)
+    if isinstance(error, ValidationError):
+        return Failure(code="options", user_error=True, stage="prepare", detail=str(error))
+    # torch has no common out-of-memory type on every device; its words are all there is.
+    words = ("out of memory", "can't allocate memory")
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    ):
+        return out_of_memory(stage)
+    return None
 
 
 def _load_recipe() -> ModuleType:

@@ -86,7 +86,7 @@ class ViewCache:
         return {
             **named,
             "what": "features",
-            "foundation": self._foundation.weights_hash(),
+            "foundation": self._foundation.fingerprint(),
             "taps": self._foundation.tap_indices,
             "size": self._foundation.size,
             "views": self._views.options.model_dump(),

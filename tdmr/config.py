@@ -5,11 +5,13 @@ Unknown keys are refused everywhere. Loading this module loads no torch.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Baseline = Literal["scratch", "probe", "kd"]
+Baseline = Literal["scratch", "probe", "kd", "kd_online", "fitnet", "simkd", "aft", "rd"]
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+DEFAULT_BASELINES: tuple[Baseline, ...] = ("scratch", "probe", "kd")
 Direction = Literal["forward", "flat", "reversed"]
 Unit = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
@@ -40,6 +42,23 @@ class ViewOptions(Options):
         if self.scale_min > self.scale_max:
             raise ValueError("scale_min must not exceed scale_max")
         return self
+
+
+class InputOptions(Options):
+    """Stage 1, input side: what is done to images before the frozen foundation sees them.
+
+    Kept only where held-out training images are classified better with it. Costs passes through
+    the foundation, with gradients; off by default.
+    """
+
+    affine: bool = Field(False, description="Try a gain and an offset per channel.")
+    border: int = Field(
+        0, ge=0, le=256, description="Width in pixels of a learnable frame to try; 0: none."
+    )
+    steps: int = Field(60, ge=1, le=100_000)
+    learning_rate: float = Field(0.02, gt=0, le=1)
+    batch_size: int = Field(32, ge=2, le=65_536)
+    folds: int = Field(3, ge=2, le=20)
 
 
 class ReprogramOptions(Options):
@@ -83,6 +102,10 @@ class TrainingOptions(Options):
     warmup: Unit = Field(0.05, description="Share of the steps in which the rate rises.")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     ema: float = Field(0.99, ge=0, lt=1, description="Decay of the weight average; 0: none.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Of the student's forward pass; auto: bf16 on a GPU, fp32 on a CPU."
+    )
+    compile: bool = Field(False, description="Compile the student (worth it for long trainings).")
 
 
 class DistillOptions(Options):
@@ -99,6 +122,7 @@ class DistillOptions(Options):
         False, description="Start the student from its published weights (needs a network)."
     )
     views: ViewOptions = ViewOptions()
+    input: InputOptions = InputOptions()
     reprogram: ReprogramOptions = ReprogramOptions()
     distil: DistilOptions = DistilOptions()
     training: TrainingOptions = TrainingOptions()
@@ -110,7 +134,7 @@ class JobSpec(Options):
     foundation: str = Field(min_length=1, max_length=300)
     student: str = Field(min_length=1, max_length=300)
     options: DistillOptions = DistillOptions()
-    baselines: tuple[Baseline, ...] = ("scratch", "probe", "kd")
+    baselines: tuple[Baseline, ...] = DEFAULT_BASELINES
 
     @model_validator(mode="after")
     def _baselines_are_distinct(self) -> JobSpec:

@@ -16,11 +16,16 @@ from tdmr.losses import cosine_distance, distillation, relation
 from tdmr.models import StudentOutput
 from tdmr.proxy import Targets
 from tdmr.schedule import Schedule, Weights
-from tdmr.training import Batch
+from tdmr.training import OwnHead
+from tdmr.feed import Batch
 
 
 class TargetSource(Protocol):
     """Anything that gives the targets of stored views: stage 1's teacher, or a control."""
+
+    @property
+    def target_widths(self) -> Sequence[int]:
+        """The width of each tap's target."""
 
     def targets(self, images: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> Targets:
         """Targets of n views."""
@@ -29,18 +34,20 @@ class TargetSource(Protocol):
 class Adapters(nn.Module):
     """Maps the student's taps into the proxy space; trained with it, never exported."""
 
-    def __init__(self, widths: Sequence[int], proxy_dim: int, taps: int) -> None:
+    def __init__(self, widths: Sequence[int], targets: Sequence[int]) -> None:
         super().__init__()
         # Where the student has fewer levels than the foundation, its last one serves several.
-        self.sources = [min(tap, len(widths) - 1) for tap in range(taps)]
-        self.layers = nn.ModuleList(nn.Linear(widths[s], proxy_dim) for s in self.sources)
+        self.sources = [min(tap, len(widths) - 1) for tap in range(len(targets))]
+        self.layers = nn.ModuleList(
+            nn.Linear(widths[s], target) for s, target in zip(self.sources, targets, strict=True)
+        )
 
     def forward(self, taps: Sequence[Tensor]) -> list[Tensor]:
-        """Student taps, each (n, its width), to one (n, proxy_dim) per proxy tap."""
+        """Student taps, each (n, its width), to one (n, its target's width) per target tap."""
         return [layer(taps[s]) for layer, s in zip(self.layers, self.sources, strict=True)]
 
 
-class ProgressiveDistillation:
+class ProgressiveDistillation(OwnHead):
     """The objective of stage 2: labels, the proxy head's probabilities, and proxies at depths."""
 
     stored_views = True
@@ -80,8 +87,9 @@ class ProgressiveDistillation:
         for tap, (mine, weight) in enumerate(zip(adapted, weights.taps, strict=True)):
             if not weight:
                 continue
-            ours = mine[:, : weights.width]
-            theirs = targets.proxies[:, tap, : weights.width]
+            # A share, not a number: targets other than proxies have widths of their own.
+            width = max(1, round(weights.width * mine.shape[1]))
+            ours, theirs = mine[:, :width], targets.proxies[tap][:, :width]
             if options.proxy:
                 proxy = proxy + weight * cosine_distance(ours, theirs).mean()
             if options.relation:
@@ -90,8 +98,8 @@ class ProgressiveDistillation:
 
 
 def adapters_for(
-    widths: Sequence[int], proxy_dim: int, taps: int, seed: int, device: torch.device
+    widths: Sequence[int], targets: Sequence[int], seed: int, device: torch.device
 ) -> Adapters:
-    """Freshly initialised adapters, a function of `seed`."""
+    """Freshly initialised adapters from student taps to targets, a function of `seed`."""
     torch.manual_seed(seed)
-    return Adapters(widths, proxy_dim, taps).to(device)
+    return Adapters(widths, targets).to(device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tdmr.data.pixels import Pixels
-from tdmr.training import clean_batches
+from tdmr.feed import clean_batches
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,27 @@ data/           in    the dataset
 progress.jsonl  back  one `ProgressLine` per line, appended and flushed
 log.txt         back  what the process printed
 out/            back  the result; complete if and only if the last line says `done`
+checkpoint/     own   what a process started on the same JOB_DIR goes on from
+
+The process ends with status 0 behind `done`, 1 behind `failed`, and STOPPED_STATUS behind
+`stopped`: SIGTERM asked it to stop, and it can be started again. A second SIGTERM ends it at once.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tdmr.errors import Failure
+from tdmr.errors import Failure, Stopped, is_disk_full
+
+STOPPED_STATUS = 75  # EX_TEMPFAIL of sysexits.h
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints, unless said otherwise
 
 
 class Stage(BaseModel):
@@ -36,7 +44,7 @@ class ProgressLine(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    event: Literal["progress", "warning", "done", "failed"]
+    event: Literal["progress", "warning", "done", "failed", "stopped"]
     stage: Stage | None = None
     step: int | None = None
     steps: int | None = None
@@ -57,11 +65,15 @@ class JobDir:
         self.progress = path / "progress.jsonl"
         self.log = path / "log.txt"
         self.out = path / "out"
+        self.checkpoint = path / "checkpoint"
 
     def append(self, line: ProgressLine) -> None:
         """Add one line. Readers wait for the newline, so they see it whole or not at all."""
-        with self.progress.open("a", encoding="utf-8") as file:
-            file.write(line.model_dump_json(exclude_none=True) + "\n")
+        raw = line.model_dump_json(exclude_none=True).encode() + b"\n"
+        with self.progress.open("a+b") as file:
+            if file.tell() and _last_byte(file) != b"\n":
+                raw = b"\n" + raw  # a killed process, or a full disk, tore the line before
+            file.write(raw)
 
     def read(self, offset: int = 0) -> Iterator[tuple[int, ProgressLine]]:
         """Every complete line from byte `offset` on, each with the offset behind it.
@@ -88,6 +100,11 @@ class JobDir:
             return file.read().decode("utf-8", "replace").splitlines()[-lines:]
 
 
+def _last_byte(file: BinaryIO) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)
+
+
 class Reporter:
     """Reports a run's progress: at most one progress line per `interval` seconds and stage."""
 
@@ -96,27 +113,31 @@ class Reporter:
         self._stages = stages
         self._interval = interval
         self._stage = stages[0]
-        self._started = self._last = 0.0
+        self._progress = self._last = 0.0
+        self._first: tuple[int, float] | None = None  # the first step seen here, and when
         self.listeners: list[Callable[[ProgressLine], None]] = []
 
     def start(self, stage: str) -> None:
         """Enter a stage, which must be one of those announced."""
         self._stage = stage
-        self._started = time.monotonic()
-        self._last = 0.0
+        self._progress = self._last = 0.0
+        self._first = None
         self._emit(ProgressLine(event="progress", stage=self._where(0.0)))
 
     def step(self, step: int, steps: int, losses: dict[str, float] | None = None) -> None:
         """Report step `step` of `steps` in this stage; most calls return without writing."""
         now = time.monotonic()
+        self._progress = step / steps if steps else 1.0
+        # A resumed stage doesn't begin at step 0: what is left is judged by what was done here.
+        first, since = self._first = self._first or (step, now)
         if now - self._last < self._interval and step != steps:
             return
         self._last = now
-        eta = (now - self._started) / step * (steps - step) if step else None
+        eta = (now - since) / (step - first) * (steps - step) if step > first else None
         self._emit(
             ProgressLine(
                 event="progress",
-                stage=self._where(step / steps if steps else 1.0),
+                stage=self._where(self._progress),
                 step=step,
                 steps=steps,
                 losses=losses or {},
@@ -136,6 +157,11 @@ class Reporter:
         """The run ends here, and this is why."""
         self._emit(ProgressLine(event="failed", failure=failure))
 
+    def stopped(self, stop: Stopped) -> None:
+        """The run was asked to stop, and can be gone on with."""
+        where = self._where(self._progress)
+        self._emit(ProgressLine(event="stopped", stage=where, step=stop.step, message=str(stop)))
+
     @property
     def stage(self) -> str:
         """The stage that the run is in."""
@@ -149,6 +175,11 @@ class Reporter:
 
     def _emit(self, line: ProgressLine) -> None:
         if self._job is not None:
-            self._job.append(line)
+            try:
+                self._job.append(line)
+            except OSError as error:
+                # A line of progress less is no reason to lose a training.
+                if line.event != "progress" or not is_disk_full(error):
+                    raise
         for listener in self.listeners:
             listener(line)

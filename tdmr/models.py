@@ -1,25 +1,28 @@
 """The two models of a distillation: a frozen foundation, and a student.
 
-Both are timm models that offer `forward_intermediates`; both give pooled features at taps.
+Both are timm models that offer `forward_intermediates`; both give pooled features at taps. Images
+are always RGB: each model normalises them, and makes them grey, as its own training did.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
-from tdmr import catalog
+from tdmr import weights
 from tdmr.errors import ModelWeightsError, OptionsError, UnknownModelError
+from tdmr.weights import TimmModel
 
-# timm's models have methods and attributes that `nn.Module` doesn't declare.
-TimmModel = Any
+if TYPE_CHECKING:
+    from tdmr.inputs import InputSide
+
+GREY = (0.299, 0.587, 0.114)  # of ITU-R BT.601, which is what PIL's mode "L" is
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Foundation:
     """A foundation model that nothing can train: in eval mode, without gradients.
 
     `forwards` counts the images it has seen, so that a run can say what it cost; `widths` are
-    the widths of its taps.
+    the widths of its taps. `input_side`, where there is one, is what `features` puts before it.
     """
 
     def __init__(self, model: TimmModel, name: str, size: int, taps: int) -> None:
@@ -44,10 +47,9 @@ class Foundation:
         self.tap_indices = tap_indices(model, taps)
         self.widths: tuple[int, ...] = ()
         self.forwards = 0
-        config = model.pretrained_cfg
-        self._mean = torch.tensor(config["mean"]).view(1, -1, 1, 1)
-        self._std = torch.tensor(config["std"]).view(1, -1, 1, 1)
-        self._prefix = getattr(model, "num_prefix_tokens", 0)
+        self.input_side: InputSide | None = None
+        self._mean, self._std = normalisation(model, name)
+        self._class_token = _gives_class_token(model)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> list[Tensor]:
@@ -56,9 +58,17 @@ class Foundation:
         A transformer's tap is the mean of its patches, and the class token where there is one; a
         convolutional tap is the global average.
         """
+        seen = images if self.input_side is None else self.input_side(images)
+        return self.differentiable_features(seen)
+
+    def differentiable_features(self, images: Tensor) -> list[Tensor]:
+        """As `features`, with gradients to `images`, which no input side is put before.
+
+        For learning an input side only; the model itself stays frozen. The images count.
+        """
         self.forwards += len(images)
-        x = (_channels(images, self._mean.shape[1]) - self._mean) / self._std
-        kwargs = {"return_prefix_tokens": True} if self._prefix else {}
+        x = (_as_channels(images, self._mean.shape[1]) - self._mean) / self._std
+        kwargs = {"return_prefix_tokens": True} if self._class_token else {}
         maps = self.model.forward_intermediates(
             x, indices=self.tap_indices, intermediates_only=True, **kwargs
         )
@@ -78,6 +88,13 @@ class Foundation:
             digest.update(raw.flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    def fingerprint(self) -> str:
+        """SHA-256 of what `features` depends on: the weights, and an input side if there is one."""
+        weights = self.weights_hash()
+        if self.input_side is None:
+            return weights
+        return hashlib.sha256(f"{weights}:{self.input_side.fingerprint()}".encode()).hexdigest()
+
     @property
     def parameters(self) -> int:
         """How many parameters the model has."""
@@ -86,15 +103,16 @@ class Foundation:
     @property
     def bytes(self) -> int:
         """Size of the weights: of their file where it is at hand, otherwise as loaded."""
-        reference = _reference(self.name, "foundation")
-        if reference.startswith("local-dir:"):
-            folder = Path(reference.removeprefix("local-dir:"))
-            return (folder / "model.safetensors").stat().st_size
+        file = weights.locate(self.name, "foundation").file
+        if file is not None:
+            return file.stat().st_size
         return sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
 
     def to(self, device: torch.device) -> Foundation:
-        """Move the model, and what normalises its input."""
+        """Move the model, its input side, and what normalises its input."""
         self.model.to(device)
+        if self.input_side is not None:
+            self.input_side.to(device)
         self._mean, self._std = self._mean.to(device), self._std.to(device)
         return self
 
@@ -111,15 +129,26 @@ class Student(nn.Module):
         self.name = name
         self.size = size
         self.tap_indices = tap_indices(model, taps)
-        config = model.pretrained_cfg
-        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(config["std"]).view(1, -1, 1, 1))
+        mean, std = normalisation(model, name)
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
 
     def forward(self, images: Tensor) -> StudentOutput:
         """Classify images (n, 3, size, size) in [0, 1]."""
-        x = (images - self.mean) / self.std
+        x = (_as_channels(images, self.channels) - self.mean) / self.std
         final, maps = self.model.forward_intermediates(x, indices=self.tap_indices)
         return StudentOutput(self.model.forward_head(final), [_pool(m) for m in maps])
+
+    @property
+    def channels(self) -> int:
+        """What the model itself takes: 3 (RGB) or 1 (grey)."""
+        return self.mean.shape[1]
+
+    @property
+    def grid(self) -> int | None:
+        """Patches along a side of an image; None for a model of more than one resolution."""
+        patch = patch_size(self.model)
+        return None if patch is None else self.size // patch
 
     @torch.no_grad()
     def tap_widths(self) -> list[int]:
@@ -132,25 +161,31 @@ class Student(nn.Module):
         return widths
 
 
-def load_foundation(name: str, size: int | None, taps: int, device: torch.device) -> Foundation:
-    """The foundation `name`, with its weights, frozen.
+def load_foundation(
+    name: str,
+    size: int | None,
+    taps: int,
+    device: torch.device,
+    *,
+    student_grid: int | None = None,
+) -> Foundation:
+    """The foundation `name` (see `tdmr.weights` for what names there are), frozen.
 
-    `name` is one of the catalog's, or `local-dir:FOLDER` with a timm folder of safetensors.
+    `size` is the side of its images in pixels. None is the model's own; with `student_grid`, a
+    transformer's is then chosen by `matched_size`.
     Raises UnknownModelError, ModelWeightsError or OptionsError.
     """
-    reference = _reference(name, "foundation")
-    try:
-        model: TimmModel = timm.create_model(reference, pretrained=True, num_classes=0)
-        if size is not None and size != model.pretrained_cfg["input_size"][-1]:
-            model = _resized(reference, size)
-    except (OSError, RuntimeError) as error:
-        raise ModelWeightsError(
-            f"The weights of {name!r} can't be loaded: {_first_line(error)}",
-            suggestion="Check the network or the folder, or choose a foundation that is offline.",
-        ) from error
-    side: int = size or model.pretrained_cfg["input_size"][-1]
+    source = weights.locate(name, "foundation")
+    image_size = None
+    if size is not None or student_grid is not None:
+        plan = _tappable(weights.create(source, 0, weights=False), name)
+        if size is None:
+            size = matched_size(_own_side(plan), patch_size(plan), student_grid, _resizes(plan))
+        image_size = _made_for(plan, size)
+    model = weights.create(source, 0, weights=True, size=image_size)
+    side = size or _own_side(model)
     foundation = Foundation(_tappable(model, name), name, side, taps).to(device)
-    _check_size(foundation.probe_widths, name, side, device, "foundation_size")
+    _check_size(foundation.probe_widths, foundation, device, "foundation_size")
     return foundation
 
 
@@ -159,26 +194,38 @@ def make_student(
 ) -> Student:
     """A student for `classes` classes, its initial weights a function of `seed`.
 
-    Raises UnknownModelError, ModelWeightsError or OptionsError.
+    `pretrained` starts it from the weights that `name` stands for (see `tdmr.weights`), all but
+    the classifier. Raises UnknownModelError, ModelWeightsError or OptionsError.
     """
-    reference = _reference(name, "student")
+    source = weights.locate(name, "student")
     torch.manual_seed(seed)
-    try:
-        model: TimmModel = timm.create_model(reference, pretrained=pretrained, num_classes=classes)
-        side: int = size or model.pretrained_cfg["input_size"][-1]
-        if side != model.pretrained_cfg["input_size"][-1] and _takes_size(model):
-            torch.manual_seed(seed)
-            model = timm.create_model(
-                reference, pretrained=pretrained, num_classes=classes, img_size=side
-            )
-    except (OSError, RuntimeError) as error:
-        raise ModelWeightsError(
-            f"The student {name!r} can't be made: {_first_line(error)}",
-            suggestion="Leave student_pretrained off, or check the network.",
-        ) from error
-    student = Student(_tappable(model, name), name, side, taps)
-    _check_size(student.eval(), name, side, torch.device("cpu"), "image_size")
+    model = weights.create(source, classes, weights=pretrained and size is None)
+    image_size = None if size is None else _made_for(model, size)
+    if image_size is not None or (pretrained and size is not None):
+        torch.manual_seed(seed)
+        model = weights.create(source, classes, weights=pretrained, size=image_size)
+    student = Student(_tappable(model, name), name, size or _own_side(model), taps)
+    _check_size(student.eval(), student, torch.device("cpu"), "image_size")
     return student
+
+
+def matched_size(own: int, patch: int | None, student_grid: int | None, resizes: bool) -> int:
+    """The side in pixels at which a foundation has as many patches as the student.
+
+    That is so if it has patches of one size (`patch`, in pixels), the student does too
+    (`student_grid` along a side) and it takes images of other sizes; else it is its `own` side.
+    """
+    if patch is None or student_grid is None or not resizes:
+        return own
+    return patch * student_grid
+
+
+def patch_size(model: TimmModel) -> int | None:
+    """The side of a patch in pixels; None for a model of more than one resolution."""
+    info = model.feature_info
+    levels = info if isinstance(info, list) else info.info
+    reductions = {int(level["reduction"]) for level in levels}
+    return reductions.pop() if len(reductions) == 1 else None
 
 
 def tap_indices(model: TimmModel, taps: int) -> list[int]:
@@ -188,33 +235,45 @@ def tap_indices(model: TimmModel, taps: int) -> list[int]:
     return [-(-levels * (tap + 1) // taps) - 1 for tap in range(taps)]
 
 
-def _reference(name: str, role: catalog.Role) -> str:
-    """What timm calls the model."""
-    if name.startswith("local-dir:"):
-        folder = Path(name.removeprefix("local-dir:"))
-        if not (folder / "config.json").is_file():
-            raise ModelWeightsError(
-                f"{str(folder)!r} isn't a timm folder: it holds no config.json.",
-                suggestion="Point to a folder with config.json and model.safetensors.",
-            )
-        if not (folder / "model.safetensors").is_file():
-            raise ModelWeightsError(
-                f"{str(folder)!r} holds no model.safetensors; no other format is loaded.",
-                suggestion="Save the weights with safetensors.torch.save_file.",
-            )
-        return name
-    return catalog.require(name, role)
+def normalisation(model: TimmModel, name: str) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of what `model` takes, in [0, 1]: each (1, channels, 1, 1).
+
+    Raises ModelWeightsError for a model that takes neither colour nor grey pictures.
+    """
+    channels = getattr(model, "in_chans", None) or model.pretrained_cfg["input_size"][0]
+    if channels not in (1, 3):
+        raise ModelWeightsError(
+            f"{name!r} takes images of {channels} channels; pictures have 3, or 1 when grey.",
+            suggestion="Choose a model for colour or for grey pictures.",
+        )
+    mean, std = (torch.tensor(model.pretrained_cfg[key]).flatten() for key in ("mean", "std"))
+    if len(mean) != channels:
+        mean, std = (each.mean().repeat(channels) for each in (mean, std))
+    return mean.reshape(1, -1, 1, 1), std.reshape(1, -1, 1, 1)
 
 
-def _resized(reference: str, size: int) -> TimmModel:
-    model: TimmModel = timm.create_model(reference, pretrained=True, num_classes=0)
-    if not _takes_size(model):
-        return model
-    return timm.create_model(reference, pretrained=True, num_classes=0, img_size=size)
+def _own_side(model: TimmModel) -> int:
+    """The side in pixels that the model was trained at."""
+    return int(model.pretrained_cfg["input_size"][-1])
 
 
-def _takes_size(model: TimmModel) -> bool:
-    return bool(model.pretrained_cfg.get("fixed_input_size"))
+def _made_for(model: TimmModel, size: int) -> int | None:
+    """The size that the model has to be made for; None if any model of its kind takes `size`."""
+    fixed = bool(model.pretrained_cfg.get("fixed_input_size"))
+    return size if fixed and size != _own_side(model) else None
+
+
+def _resizes(model: TimmModel) -> bool:
+    """Whether the same weights serve other sizes (those of a token mixer, say, don't)."""
+    fixed = bool(model.pretrained_cfg.get("fixed_input_size"))
+    return not fixed or hasattr(model, "set_input_size")
+
+
+def _gives_class_token(model: TimmModel) -> bool:
+    """Whether intermediate features come with a class token, first among the prefix tokens."""
+    if getattr(model, "cls_token", None) is None or not getattr(model, "num_prefix_tokens", 0):
+        return False
+    return "return_prefix_tokens" in inspect.signature(model.forward_intermediates).parameters
 
 
 def _tappable(model: TimmModel, name: str) -> TimmModel:
@@ -227,28 +286,41 @@ def _tappable(model: TimmModel, name: str) -> TimmModel:
 
 
 @torch.no_grad()
-def _check_size(forward: Any, name: str, size: int, device: torch.device, option: str) -> None:
+def _check_size(
+    forward: Any, side: Foundation | Student, device: torch.device, option: str
+) -> None:
+    own = _own_side(side.model)
+    advice = f"Leave it null for its own {own}, or choose" if own != side.size else "Choose"
     try:
-        forward(torch.zeros(2, 3, size, size, device=device))
+        forward(torch.zeros(2, 3, side.size, side.size, device=device))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise OptionsError(
-            f"{name!r} can't take images of {size} pixels: {_first_line(error)}",
-            suggestion=f"Choose another options.{option}, for instance a multiple of 32.",
+            f"{side.name!r} can't take images of {side.size} pixels: {weights.first_line(error)}",
+            suggestion=f"{advice} another options.{option}, for instance a multiple of 32.",
         ) from error
 
 
-def _channels(images: Tensor, channels: int) -> Tensor:
-    """RGB, or its mean for a model of one channel: (n, channels, h, w)."""
-    return images if channels == 3 else images.mean(dim=1, keepdim=True)
+def _as_channels(images: Tensor, channels: int) -> Tensor:
+    """RGB (n, 3, h, w) as it is, or in grey for a model of one channel: (n, channels, h, w)."""
+    if channels == 3:
+        return images
+    return (images * images.new_tensor(GREY).view(3, 1, 1)).sum(dim=1, keepdim=True)
 
 
 def _pool(level: Tensor | Sequence[Tensor]) -> Tensor:
-    """(n, c, h, w) to (n, c), or (maps, prefix tokens) to (n, c + c)."""
+    """(n, c, h, w) or (n, tokens, c) to (n, c); with prefix tokens beside it to (n, c + c)."""
     if isinstance(level, Tensor):
         return level.mean(dim=(2, 3)) if level.ndim == 4 else level.mean(dim=1)
     maps, prefix = level
-    return torch.cat([maps.mean(dim=(2, 3)), prefix[:, 0]], dim=1)
+    return torch.cat([_pool(maps), prefix[:, 0]], dim=1)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def size_warning(foundation_params: int, student_params: int) -> str | None:
+    """What to tell a user whose foundation has fewer parameters than the student, or None."""
+    if foundation_params >= student_params:
+        return None
+    return (
+        f"The foundation has {foundation_params:,} parameters, fewer than the student's "
+        f"{student_params:,}: it may have little to teach. Choose a larger foundation, or a "
+        "smaller student."
+    )

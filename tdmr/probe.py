@@ -57,11 +57,12 @@ def fold_numbers(labels: Tensor, folds: int, seed: int) -> Tensor:
     The number of folds shrinks to the largest class; a class of one is in a fold by itself.
     """
     generator = np.random.default_rng(seed)
-    numbers = torch.zeros(len(labels), dtype=torch.long)
+    numbers = torch.zeros(len(labels), dtype=torch.long, device=labels.device)
     for label in torch.unique(labels):
-        members = torch.nonzero(labels == label).flatten().numpy()
+        members = torch.nonzero(labels == label).flatten().cpu().numpy()
         shuffled = generator.permutation(members)
-        numbers[torch.from_numpy(shuffled)] = torch.arange(len(members)) % folds
+        places = torch.from_numpy(shuffled).to(labels.device)
+        numbers[places] = torch.arange(len(members), device=labels.device) % folds
     return numbers
 
 

@@ -14,9 +14,9 @@ COSINE_SCALE = 16.0  # of cosine logits: softmax over [-1, 1] alone can't become
 
 @dataclass(frozen=True)
 class Targets:
-    """What a batch of views is taught: `proxies` (n, taps, proxy_dim), `logits` (n, classes)."""
+    """What n views are taught: per tap `proxies` (n, its width), and `logits` (n, classes)."""
 
-    proxies: Tensor
+    proxies: Sequence[Tensor]
     logits: Tensor
 
 

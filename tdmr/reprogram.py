@@ -11,7 +11,7 @@ out of fold altogether.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +19,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tdmr import probe
+from tdmr import checkpoint, probe
 from tdmr.cache import ViewFeatures
+from tdmr.checkpoint import Checkpoints
 from tdmr.config import ReprogramOptions
 from tdmr.errors import NonFiniteLossError
 from tdmr.losses import as_numbers, cka_distance, cosine_distance
+from tdmr.optim import adamw, set_rate
 from tdmr.proxy import ProxySpace, Targets
 from tdmr.views import Places, Views
 
 OnStep = Callable[[int, int, dict[str, float]], None]
+STAGE = "reprogram"
+WARMUP = 0.1  # share of the steps in which the rate rises
 STATISTICS_ROWS = 65_536  # rows that standardisation is estimated from, at most
 PROBE_ROWS = 20_000  # rows that the closed-form probe is fitted on, at most
 
@@ -54,8 +58,24 @@ class Teacher:
         proxies = self.space(standard)
         if self.out_of_fold:
             places = torch.from_numpy(images).to(self.device)
-            return Targets(proxies, self.ridge.out_of_fold(standard, places))
-        return Targets(proxies, self.head_logits(standard, proxies))
+            logits = self.ridge.out_of_fold(standard, places)
+        else:
+            logits = self.head_logits(standard, proxies)
+        return Targets(proxies.unbind(dim=1), logits)
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """The width of each tap's features."""
+        return self.space.widths
+
+    @property
+    def target_widths(self) -> Sequence[int]:
+        """The width of each tap's proxies."""
+        return [self.space.proxy_dim] * len(self.space.widths)
+
+    def features_of(self, images: Places, views: Places) -> list[Tensor]:
+        """The standardised features of n stored views: per tap (n, its width)."""
+        return list(torch.split(self._standard(images, views), self.space.widths, dim=1))
 
     def head_logits(self, standard: Tensor, proxies: Tensor) -> Tensor:
         """The reprogrammed head: the trained heads of all taps and the closed form, as a product.
@@ -90,33 +110,23 @@ def reprogram(
     seed: int,
     device: torch.device,
     on_step: OnStep = lambda step, steps, losses: None,
+    checkpoints: Checkpoints = checkpoint.NONE,
 ) -> Teacher:
     """Train the proxy space on stored features; `labels` (images,) on the CPU.
 
-    Raises NonFiniteLossError with its step.
+    With `checkpoints`, goes on from the stage's last one. Raises NonFiniteLossError with its step,
+    and Stopped.
     """
     torch.manual_seed(seed)
     space = ProxySpace(features.widths, options.proxy_dim, classes)
     _estimate_statistics(space, features, seed)
-    space.to(device).train()
-    optimizer = torch.optim.AdamW(
-        space.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=options.learning_rate, total_steps=options.steps + 1, pct_start=0.1
-    )
-    for step in range(options.steps):
+    space.to(device)
+
+    def losses(step: int) -> dict[str, Tensor]:
         generator = np.random.default_rng((seed, step))
-        parts = _step(space, features, views, labels, options, generator)
-        optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        scheduler.step()
-        numbers = as_numbers(parts)
-        if not np.isfinite(numbers["loss"]):
-            raise NonFiniteLossError("reprogram", step, numbers)
-        on_step(step + 1, options.steps, numbers)
-    space.eval().requires_grad_(False)
+        return _step(space, features, views, labels, options, generator)
+
+    _train(space, losses, options, on_step, checkpoints)
     standard, images = _pure_rows(space, features, views, len(labels), seed)
 
     def closed_form(rows: Tensor) -> probe.FoldedRidge:
@@ -127,6 +137,44 @@ def reprogram(
     return Teacher(
         features, space, closed_form(standard), closed_form(last), options.out_of_fold, device
     )
+
+
+def _train(
+    space: ProxySpace,
+    losses: Callable[[int], dict[str, Tensor]],
+    options: ReprogramOptions,
+    on_step: OnStep,
+    checkpoints: Checkpoints,
+) -> None:
+    """Fit `space` in place."""
+    optimizer = adamw(space.train(), options.weight_decay)
+
+    def state() -> dict[str, Tensor]:
+        return {
+            **checkpoint.module_state("space", space),
+            **checkpoint.optimizer_state("optimizer", optimizer),
+        }
+
+    step = 0
+    if saved := checkpoints.find(STAGE):
+        checkpoint.restore_module("space", space, saved.tensors)
+        checkpoint.restore_optimizer("optimizer", optimizer, saved.tensors)
+        step = saved.step
+    while step < options.steps:
+        set_rate(optimizer, step, options.steps, options.learning_rate, WARMUP)
+        parts = losses(step)
+        optimizer.zero_grad(set_to_none=True)
+        parts["loss"].backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        numbers = as_numbers(parts)
+        if not np.isfinite(numbers["loss"]):
+            raise NonFiniteLossError(STAGE, step, numbers)
+        step += 1
+        on_step(step, options.steps, numbers)
+        if step < options.steps:
+            checkpoints.after_step(STAGE, step, state)
+    checkpoints.save(STAGE, state(), step=options.steps, done=True)
+    space.eval().requires_grad_(False)
 
 
 def _step(

@@ -22,23 +22,22 @@ MIN_WIDTH = 0.25  # share of the proxy that counts from the start
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights at one moment: of each tap (summing to 1), of each term, and the open width."""
+    """Weights at one moment: of each tap (summing to 1), of each term; and the share of open width."""
 
     taps: tuple[float, ...]
     ce: float
     kd: float
     proxy: float
     relation: float
-    width: int
+    width: float
 
 
 class Schedule:
     """The weights of stage 2 as a function of progress t in [0, 1]."""
 
-    def __init__(self, options: DistilOptions, taps: int, proxy_dim: int) -> None:
+    def __init__(self, options: DistilOptions, taps: int) -> None:
         self.options = options
         self.taps = taps
-        self.proxy_dim = proxy_dim
 
     def at(self, t: float) -> Weights:
         """The weights at progress `t`."""
@@ -63,11 +62,10 @@ class Schedule:
         ordered = opened if self.options.depth == "forward" else opened[::-1]
         return tuple(w / total for w in ordered)
 
-    def _width(self, t: float) -> int:
-        share = _directed(self.options.width, MIN_WIDTH + (1 - MIN_WIDTH) * min(1.0, t / OPENING))
-        if self.options.width == "reversed":
-            share = MIN_WIDTH + (1 - MIN_WIDTH) * min(1.0, (1 - t) / OPENING)
-        return max(1, round(share * self.proxy_dim))
+    def _width(self, t: float) -> float:
+        moment = 1 - t if self.options.width == "reversed" else t
+        opened = MIN_WIDTH + (1 - MIN_WIDTH) * min(1.0, moment / OPENING)
+        return _directed(self.options.width, opened)
 
     def _auxiliary(self, t: float) -> float:
         faded = 1.0

@@ -10,19 +10,27 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tdmr.errors import DiskFullError
+from tdmr.errors import room_for
 
 Array = npt.NDArray[Any]
+# What a filesystem without the call answers; the free space was looked at before.
+CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+HINTS = {
+    "features": ", or lower options.views.count",
+    "pixels": ", or lower options.image_size",
+}
 
 
 class ArrayStore:
@@ -51,28 +59,22 @@ class ArrayStore:
     ) -> Array:
         """Let `fill` write a new array, publish it, and give it back memory-mapped.
 
-        Raises DiskFullError when there is no room; nothing of the entry stays behind then.
+        Raises DiskFullError when there is no room, before `fill` is called where the filesystem
+        can say so; nothing of the entry stays behind then.
         """
-        staged = self.root / f".{uuid.uuid4().hex}"
-        try:
-            staged.mkdir(parents=True)
-            _reserve(staged, shape, dtype)
+        needed = math.prod(shape) * np.dtype(dtype).itemsize
+        what = str(ingredients.get("what", "an array"))
+        with room_for(what, self.root, needed, hint=HINTS.get(what, "")), self._staged() as staged:
+            (staged / "ingredients.json").write_text(json.dumps(ingredients, indent=1))
+            _require_free(staged, needed)
             array = np.lib.format.open_memmap(
                 staged / "array.npy", mode="w+", dtype=np.dtype(dtype), shape=shape
             )
+            _reserve(staged / "array.npy")
             fill(array)
             array.flush()
             del array
-            (staged / "ingredients.json").write_text(json.dumps(ingredients, indent=1))
             self._publish(staged, self._path(ingredients))
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise DiskFullError(
-                    f"There is no room in {self.root} to cache features."
-                ) from error
-            raise
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
         found = self.find(ingredients)
         assert found is not None
         return found
@@ -84,6 +86,16 @@ class ArrayStore:
     def _path(self, ingredients: dict[str, Any]) -> Path:
         return self.root / self.key(ingredients)
 
+    @contextmanager
+    def _staged(self) -> Iterator[Path]:
+        """A folder that is gone afterwards, unless it was renamed."""
+        staged = self.root / f".{uuid.uuid4().hex}"
+        try:
+            staged.mkdir(parents=True)
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
     @staticmethod
     def _publish(staged: Path, target: Path) -> None:
         try:
@@ -94,8 +106,23 @@ class ArrayStore:
                 raise
 
 
-def _reserve(folder: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-    """Raise ENOSPC now: a full disk under a memory map is a bus error, not an exception."""
-    needed = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if shutil.disk_usage(folder).free < needed + (64 << 20):
+def _require_free(folder: Path, needed: int) -> None:
+    """Raise ENOSPC where free space is too little to begin with."""
+    if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _reserve(path: Path) -> None:
+    """Give the whole file its blocks now, or raise ENOSPC.
+
+    A full disk under a memory map is a bus error that kills the process, not an exception; and
+    others write to the disk as well.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in CANNOT_RESERVE:
+                raise

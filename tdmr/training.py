@@ -1,51 +1,31 @@
 """The one training loop: TDMR and every baseline pass through it with the same budget.
 
 Each step is a pure function of the seed and the step's number: which images, which views, and
-what dropout does. Nothing else is random.
+what dropout does. So a run that was stopped at any step and resumed gives the same weights.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tdmr import checkpoint
+from tdmr.checkpoint import Checkpoints
 from tdmr.config import TrainingOptions
 from tdmr.data.pixels import Pixels
 from tdmr.errors import NonFiniteLossError
+from tdmr.feed import Batch, TrainingSet, batch_at, clean_batches
 from tdmr.losses import as_numbers
 from tdmr.models import Student, StudentOutput
-from tdmr.views import Views
+from tdmr.optim import adamw, set_rate, update_average
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 CHECK_EVERY = 10  # steps between two looks at the losses: a look waits for the device
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """The images to train on: `pixels` (n, 3, side, side) and `labels` (n,), and their views."""
-
-    pixels: Pixels
-    labels: Tensor
-    classes: int
-    views: Views
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Which views, how they look (n, 3, side, side), and their classes (n, classes)."""
-
-    images: npt.NDArray[np.int64]
-    views: npt.NDArray[np.int64]
-    pixels: Tensor
-    labels: Tensor
 
 
 class Objective(Protocol):
@@ -59,6 +39,21 @@ class Objective(Protocol):
     def __call__(self, batch: Batch, output: StudentOutput, t: float) -> dict[str, Tensor]:
         """The parts of the loss at progress `t` in [0, 1)."""
 
+    def logits(self, output: StudentOutput) -> Tensor:
+        """What the trained student is judged by: (n, classes)."""
+
+
+class OwnHead:
+    """Judged by the student's own classifier, with nothing trained beside the student."""
+
+    def modules(self) -> list[nn.Module]:
+        """Nothing beside the student."""
+        return []
+
+    def logits(self, output: StudentOutput) -> Tensor:
+        """The student's own."""
+        return output.logits
+
 
 def train(
     student: Student,
@@ -69,93 +64,86 @@ def train(
     seed: int,
     stage: str,
     on_step: OnStep = lambda step, steps, losses: None,
+    checkpoints: Checkpoints = checkpoint.NONE,
 ) -> Student:
-    """Train `student` in place, and give back its averaged, recalibrated self, in eval mode.
+    """Train `student`, and give back its averaged, recalibrated self, in eval mode.
 
-    Raises NonFiniteLossError with its step; the loss is looked at every few steps.
+    The objective's own modules hold their averages afterwards. With `checkpoints`, goes on from
+    the stage's last one. Raises NonFiniteLossError with its step (the loss is looked at every few
+    steps), and Stopped.
     """
+    run = _Run(student, objective, options)
+    step = run.resume(checkpoints, stage)
     device = student.mean.device
-    student.to(memory_format=torch.channels_last)
-    trained = nn.ModuleList([student, *objective.modules()]).train()
-    optimizer = torch.optim.AdamW(_groups(trained, options.weight_decay), lr=1.0, fused=True)
-    average = copy.deepcopy(student).requires_grad_(False)
-    for step in range(options.steps):
+    while step < options.steps:
         torch.manual_seed(seed * 1_000_003 + step)
-        _set_rate(optimizer, options, step)
-        batch = _batch(data, objective, options.batch_size, seed, step, device)
+        set_rate(run.optimizer, step, options.steps, options.learning_rate, options.warmup)
+        batch = batch_at(
+            data,
+            step,
+            stored_views=objective.stored_views,
+            batch_size=options.batch_size,
+            seed=seed,
+            device=device,
+        )
         parts = objective(batch, student(batch.pixels), step / options.steps)
-        optimizer.zero_grad(set_to_none=True)
+        run.optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        _average(average, student, options.ema, step)
+        run.optimizer.step()
+        update_average(run.average, run.trained, options.ema, step)
         if step % CHECK_EVERY == 0 or step == options.steps - 1:
             numbers = as_numbers(parts)
             if not math.isfinite(numbers["loss"]):
                 raise NonFiniteLossError(stage, step, numbers)
             on_step(step + 1, options.steps, numbers)
-    recalibrate(average, data.pixels)
-    # Safetensors refuses the strides that training was fast with.
-    return average.to(memory_format=torch.contiguous_format).eval()
+        step += 1
+        if step < options.steps:
+            checkpoints.after_step(stage, step, run.state)
+    return run.finish(data.pixels, checkpoints, stage)
 
 
-def order(count: int, batch_size: int, seed: int, step: int) -> npt.NDArray[np.int64]:
-    """Positions of step `step` in an endless run of shuffles of `count` images: (batch, 2).
+class _Run:
+    """What a training carries from step to step."""
 
-    Column 0 is the image, column 1 the number of the pass that it belongs to.
-    """
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
-    passes = places // count
-    images = np.empty_like(places)
-    for number in np.unique(passes):
-        shuffled = np.random.default_rng((seed, int(number))).permutation(count)
-        chosen = passes == number
-        images[chosen] = shuffled[places[chosen] % count]
-    return np.stack([images, passes], axis=1)
+    def __init__(self, student: Student, objective: Objective, options: TrainingOptions) -> None:
+        student.to(memory_format=torch.channels_last)
+        self.steps = options.steps
+        self.trained = nn.ModuleList([student, *objective.modules()]).train()
+        self.optimizer = adamw(self.trained, options.weight_decay)
+        self.average = copy.deepcopy(self.trained).requires_grad_(False)
 
+    def state(self) -> dict[str, Tensor]:
+        return {
+            **checkpoint.module_state("trained", self.trained),
+            **checkpoint.module_state("average", self.average),
+            **checkpoint.optimizer_state("optimizer", self.optimizer),
+        }
 
-def _batch(
-    data: TrainingSet,
-    objective: Objective,
-    batch_size: int,
-    seed: int,
-    step: int,
-    device: torch.device,
-) -> Batch:
-    images, passes = order(len(data.pixels), batch_size, seed, step).T
-    count = data.views.options.count
-    # Fresh views begin behind the stored ones, so that no method sees the other's.
-    views = passes % count if objective.stored_views else passes + count
-    pixels = data.views.render(data.pixels, images, views, device)
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
-    labels = data.views.soft_labels(data.labels, data.classes, images, views)
-    return Batch(images, views, pixels, labels.to(device))
+    def resume(self, checkpoints: Checkpoints, stage: str) -> int:
+        """Take up the stage's last state; give the step that comes next."""
+        saved = checkpoints.find(stage)
+        if saved is None:
+            return 0
+        checkpoint.restore_module("average", self.average, saved.tensors)
+        if not saved.done:
+            checkpoint.restore_module("trained", self.trained, saved.tensors)
+            checkpoint.restore_optimizer("optimizer", self.optimizer, saved.tensors)
+        return saved.step
 
-
-def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Vectors (biases, norms) are not decayed."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, options: TrainingOptions, step: int) -> None:
-    """Linear warm-up, then a cosine to zero."""
-    warmup = options.warmup * options.steps
-    if step < warmup:
-        factor = (step + 1) / (warmup + 1)
-    else:
-        factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, options.steps - warmup)))
-    for group in optimizer.param_groups:
-        group["lr"] = options.learning_rate * factor
-
-
-@torch.no_grad()
-def _average(average: Student, student: Student, decay: float, step: int) -> None:
-    """Exponential moving average of the weights, with a short memory at the start."""
-    rate = 1 - min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(student.parameters()), rate)
+    def finish(self, pixels: Pixels, checkpoints: Checkpoints, stage: str) -> Student:
+        """The averaged student, fit for use."""
+        with torch.no_grad():
+            for mine, averaged in zip(list(self.trained)[1:], list(self.average)[1:], strict=True):
+                mine.load_state_dict(averaged.state_dict())
+                mine.eval()
+        average = self.average[0]
+        assert isinstance(average, Student)
+        recalibrate(average, pixels)
+        checkpoints.save(
+            stage, checkpoint.module_state("average", self.average), step=self.steps, done=True
+        )
+        # Safetensors refuses the strides that training was fast with.
+        return average.to(memory_format=torch.contiguous_format).eval()
 
 
 @torch.no_grad()
@@ -176,10 +164,3 @@ def recalibrate(student: Student, pixels: Pixels, batch_size: int = 256) -> None
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     student.eval()
-
-
-def clean_batches(pixels: Pixels, batch_size: int, device: torch.device) -> Iterator[Tensor]:
-    """Images as they are, in order: (n, 3, side, side) in [0, 1]."""
-    for start in range(0, len(pixels), batch_size):
-        raw = np.array(pixels[start : start + batch_size])
-        yield torch.from_numpy(raw).to(device).float().div_(255)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tdmr.errors import DatasetError
+from tdmr.errors import DatasetError, DatasetWarning
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -57,6 +58,12 @@ class DatasetIndex(BaseModel):
         """The images that accuracy is reported on: `test`, or `val` where there is no test."""
         return self.split("test") or self.split("val")
 
+    @property
+    def untested(self) -> list[str]:
+        """The classes without a held-out image: nothing is measured of them."""
+        tested = {image.label for image in self.held_out}
+        return [label for label in self.classes if label not in tested]
+
 
 def content_hash(images: Sequence[IndexedImage]) -> str:
     """SHA-256 over every image's split, class and bytes; the order and the names don't matter."""
@@ -89,7 +96,8 @@ def assign_splits(images: Sequence[IndexedImage], seed: int = 0) -> list[Indexed
 def load_index(folder: Path) -> DatasetIndex:
     """The index of a dataset folder, read from index.json or made by looking at class folders.
 
-    Raises DatasetError when the folder holds no dataset that can be trained on.
+    Raises DatasetError when the folder holds no dataset that can be trained on. Warns with
+    DatasetWarning of classes that no held-out image is of.
     """
     if not folder.is_dir():
         raise DatasetError(
@@ -98,7 +106,24 @@ def load_index(folder: Path) -> DatasetIndex:
     stored = folder / "index.json"
     index = _read_index(stored) if stored.exists() else scan(folder)
     check_trainable(index)
+    if index.untested:
+        warnings.warn(_untested_warning(index), DatasetWarning, stacklevel=2)
     return index
+
+
+def _untested_warning(index: DatasetIndex) -> str:
+    named = _some(index.untested)
+    return (
+        f"No image of {named} is held out, so the accuracy says nothing of it: it is measured on "
+        f"{len(index.classes) - len(index.untested)} of {len(index.classes)} classes. Add images "
+        "to the test split."
+    )
+
+
+def _some(labels: Sequence[str], most: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return ", ".join(repr(label) for label in labels[:most]) + more
 
 
 def _read_index(path: Path) -> DatasetIndex:
@@ -157,20 +182,32 @@ def _size(path: Path) -> tuple[int, int]:
 
 def check_trainable(index: DatasetIndex) -> None:
     """Raise DatasetError unless there are two classes, each with training images, and a test."""
+    _check_labels(index)
     if len(index.classes) < 2:
         raise DatasetError(
             f"The dataset has {len(index.classes)} class(es); a classifier needs at least 2.",
             suggestion="Put the images of each class into a folder of its own.",
         )
     trained = Counter(image.label for image in index.split("train"))
-    for label in index.classes:
-        if not trained[label]:
-            raise DatasetError(
-                f"Class {label!r} has no image to train on.",
-                suggestion=f"Add images of {label!r} to the training split, or remove the class.",
-            )
+    if missing := [label for label in index.classes if not trained[label]]:
+        raise DatasetError(
+            f"Class {_some(missing)} has no image to train on.",
+            suggestion=f"Add images of {_some(missing)} to the training split, or remove them.",
+        )
     if not index.held_out:
         raise DatasetError(
             "No image is held out, so that accuracy can't be measured.",
             suggestion="Add a test/ folder, or give each class at least 2 images.",
+        )
+
+
+def _check_labels(index: DatasetIndex) -> None:
+    if len(set(index.classes)) < len(index.classes):
+        raise DatasetError(
+            "The index names a class twice.", suggestion="Name each class once in `classes`."
+        )
+    if unknown := sorted({image.label for image in index.images} - set(index.classes)):
+        raise DatasetError(
+            f"Images are of {_some(unknown)}, which `classes` doesn't name.",
+            suggestion="Add the names to `classes` in index.json, or remove the images.",
         )

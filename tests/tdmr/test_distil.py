@@ -15,13 +15,14 @@ from tdmr.config import DistilOptions, ReprogramOptions, TrainingOptions, ViewOp
 from tdmr.data.index import load_index
 from tdmr.data.pixels import pixel_store
 from tdmr.distil import Adapters, ProgressiveDistillation, adapters_for
+from tdmr.feed import Batch, TrainingSet
 from tdmr.models import StudentOutput, load_foundation, make_student
 from tdmr.proxy import Targets
 from tdmr.reprogram import Teacher, reprogram
-from tdmr.run import labels
 from tdmr.schedule import Schedule
 from tdmr.store import ArrayStore
-from tdmr.training import Batch, TrainingSet, train
+from tdmr.task import labels
+from tdmr.training import train
 from tdmr.views import Views
 
 CPU = torch.device("cpu")
@@ -47,7 +48,7 @@ def test_stage_one_learns_the_task_and_keeps_what_it_was_given() -> None:
     assert history[-1]["task"] < 0.7 * history[0]["task"]
     assert set(history[0]) == {"loss", "task", "preserve", "consistency"}
     targets = teacher.targets(np.arange(12), np.zeros(12, dtype=np.int64))
-    assert targets.proxies.shape == (12, 2, 16)
+    assert [tuple(p.shape) for p in targets.proxies] == [(12, 16), (12, 16)]
     assert torch.equal(targets.logits.argmax(1), y)
     assert teacher.ridge.accuracy > 0.8
 
@@ -93,6 +94,8 @@ def test_stage_one_is_a_function_of_its_seed() -> None:
 class Fixed:
     """Targets that are what the test says."""
 
+    target_widths = (8, 8)
+
     def __init__(self, targets: Targets) -> None:
         self._targets = targets
 
@@ -102,10 +105,10 @@ class Fixed:
 
 def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     torch.manual_seed(0)
-    source = Fixed(Targets(torch.randn(6, 2, 8), torch.randn(6, 3)))
+    source = Fixed(Targets(torch.randn(2, 6, 8).unbind(), torch.randn(6, 3)))
     options = DistilOptions(ce=0.7, kd=0.3, proxy=2.0, relation=1.5)
-    schedule = Schedule(options, taps=2, proxy_dim=8)
-    objective = ProgressiveDistillation(source, Adapters([5, 4], 8, 2), schedule, 0.1)
+    schedule = Schedule(options, taps=2)
+    objective = ProgressiveDistillation(source, Adapters([5, 4], [8, 8]), schedule, 0.1)
     output = StudentOutput(torch.randn(6, 3), [torch.randn(6, 5), torch.randn(6, 4)])
     batch = Batch(
         np.arange(6), np.arange(6), torch.empty(0), F.one_hot(torch.arange(6) % 3).float()
@@ -119,13 +122,13 @@ def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
 def test_a_perfect_student_has_no_proxy_loss() -> None:
     torch.manual_seed(0)
     taps = [torch.randn(6, 8), torch.randn(6, 8)]
-    source = Fixed(Targets(torch.stack(taps, dim=1) * 3, torch.randn(6, 3)))
-    adapters = Adapters([8, 8], 8, 2)
+    source = Fixed(Targets([3 * tap for tap in taps], torch.randn(6, 3)))
+    adapters = Adapters([8, 8], [8, 8])
     for layer in adapters.layers:
         torch.nn.init.eye_(layer.weight)  # type: ignore[arg-type]
         torch.nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     objective = ProgressiveDistillation(
-        source, adapters, Schedule(DistilOptions(), taps=2, proxy_dim=8), 0.1
+        source, adapters, Schedule(DistilOptions(), taps=2), 0.1
     )
     batch = Batch(
         np.arange(6), np.arange(6), torch.empty(0), F.one_hot(torch.arange(6) % 3).float()
@@ -136,7 +139,7 @@ def test_a_perfect_student_has_no_proxy_loss() -> None:
 
 
 def test_a_shallow_student_serves_deep_taps_with_its_last() -> None:
-    assert Adapters([4, 6], 8, 4).sources == [0, 1, 1, 1]
+    assert Adapters([4, 6], [8] * 4).sources == [0, 1, 1, 1]
 
 
 def test_no_gradient_reaches_the_foundation_in_either_stage(
@@ -153,8 +156,8 @@ def test_no_gradient_reaches_the_foundation_in_either_stage(
     student = make_student("test_resnet", 32, 4, 3, pretrained=False, seed=0)
     objective = ProgressiveDistillation(
         teacher,
-        adapters_for(student.tap_widths(), 16, 4, 0, CPU),
-        Schedule(DistilOptions(), 4, 16),
+        adapters_for(student.tap_widths(), teacher.target_widths, 0, CPU),
+        Schedule(DistilOptions(), 4),
         0.1,
     )
     history: list[dict[str, float]] = []

@@ -9,7 +9,7 @@ from tdmr.schedule import Schedule
 
 
 def schedule(**options: object) -> Schedule:
-    return Schedule(DistilOptions.model_validate(options), taps=4, proxy_dim=100)
+    return Schedule(DistilOptions.model_validate(options), taps=4)
 
 
 @pytest.mark.parametrize("t", [0.0, 0.1, 0.3, 0.5, 0.77, 1.0])
@@ -29,9 +29,10 @@ def test_depth_opens_shallow_first_or_deep_first() -> None:
 
 def test_width_opens_by_prefix() -> None:
     widths = [schedule(width="forward").at(t).width for t in (0, 0.25, 0.5, 1)]
-    assert widths == [25, 62, 100, 100]
-    assert [schedule(width="reversed").at(t).width for t in (0, 0.5, 0.75, 1)] == [100, 100, 62, 25]
-    assert schedule(width="flat").at(0).width == 100
+    assert widths == [0.25, 0.625, 1, 1]
+    back = [schedule(width="reversed").at(t).width for t in (0, 0.5, 0.75, 1)]
+    assert back == [1, 1, 0.625, 0.25]
+    assert schedule(width="flat").at(0).width == 1
 
 
 def test_proxies_fade_to_nothing_and_labels_stay() -> None:

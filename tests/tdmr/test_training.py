@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from tdmr.baselines import Scratch
 from tdmr.config import TrainingOptions, ViewOptions
 from tdmr.errors import NonFiniteLossError
+from tdmr.feed import Batch, TrainingSet, order
 from tdmr.models import Student, StudentOutput, make_student
-from tdmr.training import Batch, TrainingSet, order, recalibrate, train
+from tdmr.training import OwnHead, recalibrate, train
 from tdmr.views import Views
 
 
@@ -37,15 +38,12 @@ def test_every_image_comes_once_per_pass() -> None:
     assert np.array_equal(pairs[8:12], order(7, 4, seed=5, step=2))
 
 
-class Spy:
+class Spy(OwnHead):
     """An objective that remembers which views it was shown."""
 
     def __init__(self, stored: bool) -> None:
         self.stored_views = stored
         self.seen: set[int] = set()
-
-    def modules(self) -> list[nn.Module]:
-        return []
 
     def __call__(self, batch: Batch, output: StudentOutput, t: float) -> dict[str, Tensor]:
         self.seen.update(batch.views.tolist())

@@ -1,0 +1,114 @@
+"""TDMR against seven other ways to train the same student, over paired seeds.
+
+    make bench-transfer            # hours; goes on where it was stopped
+    FAST=1 make bench-transfer     # the same code, smaller, in at most 5 minutes on 2 cores
+
+First every method's augmentation, budget and rate are chosen on one half of the digits; then all
+are measured on the other half, and on drawn patterns. Rows are kept as they come in
+benchmarks/results/transfer_rows.jsonl; table, JSON and picture are made from all rows there are
+(`--report` makes them again without running anything, `--minutes` stops starting new work).
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+# Before torch loads OpenMP: spinning threads are slow on a shared machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks.machine import commit
+from benchmarks.transfer import grid, report
+from benchmarks.transfer.ledger import Ledger
+from benchmarks.transfer.work import Unit, measure
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+def choices() -> Iterator[Unit]:
+    """The choice of settings: one unit per student, shots and method."""
+    transformer = grid.FOUNDATIONS["transformer"]
+    draws = [draw for block in grid.blocks() for draw in block.draws()]
+    pairs = {(draw.student, grid.choice_shots(draw.shots)) for draw in draws}
+    for student, shots in sorted(pairs, key=lambda p: (p[1], p[0])):
+        for method in grid.METHODS:
+            draw = grid.Draw("digits", transformer, student, shots, grid.CHOICE_SEED)
+            yield Unit("choice", draw, (method,))
+
+
+def results() -> Iterator[Unit]:
+    """The comparison, one unit per draw; the ablations follow the main block."""
+    first, *others = grid.blocks()
+    for block in (first, *others):
+        for draw in block.draws():
+            yield Unit("result", draw, block.methods)
+        if block is first:
+            yield from ablations()
+
+
+def ablations() -> Iterator[Unit]:
+    """TDMR with one thing changed."""
+    foundation, student = grid.FOUNDATIONS["transformer"], grid.STUDENTS["cnn"]
+    for seed in range(grid.ABLATION_SEEDS):
+        draw = grid.Draw("digits", foundation, student, grid.ABLATION_SHOTS, seed)
+        yield Unit("ablation", draw, tuple(grid.ABLATIONS))
+
+
+def run(units: list[Unit], ledger: Ledger, until: float, processes: int, console: Console) -> None:
+    """Measure what isn't measured yet; rows are kept as their unit ends."""
+    settings = ledger.settings()
+    todo = [unit for unit in units if unit.without(ledger)]
+    context = multiprocessing.get_context("spawn")
+    with (
+        Progress(console=console) as bar,
+        tempfile.TemporaryDirectory() as cache,
+        ProcessPoolExecutor(processes, mp_context=context) as pool,
+    ):
+        task = bar.add_task("units", total=len(todo))
+        running: set[Future[list[dict[str, Any]]]] = set()
+        while todo or running:
+            while todo and len(running) < processes and time.monotonic() < until:
+                unit = todo.pop(0).without(ledger)
+                if unit:
+                    running.add(pool.submit(measure, unit, settings, Path(cache)))
+            if not running:
+                break
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                for row in future.result():
+                    ledger.add({**row, "commit": commit()})
+                bar.advance(task)
+
+
+def main() -> None:
+    """Choose, measure, report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--report", action="store_true", help="only make the report again")
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no new work after these")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    console = Console(width=150)
+    name = "transfer_fast" if grid.FAST else "transfer"
+    ledger = Ledger(given.results / f"{name}_rows.jsonl")
+    until = time.monotonic() + 60 * given.minutes
+    if not given.report:
+        run(list(choices()), ledger, until, given.processes, console)
+        run(list(results()), ledger, until, given.processes, console)
+    report.write(ledger.rows, given.results, name, sys.argv[1:], console)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""What `make bench-transfer` runs: targets, models, shots, methods, and the budgets to choose from.
+
+One draw is (target, foundation, student, shots, seed). Every method sees the same draws.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from tdmr.config import (
+    DistillOptions,
+    JobSpec,
+    TrainingOptions,
+    ViewOptions,
+)
+
+FAST = bool(os.environ.get("FAST"))
+
+# One of each family, pre-trained by scripts/pretrain_letters.py.
+FOUNDATIONS = {
+    "transformer": "letters_vit",
+    "cnn": "letters_cnn",
+    "hybrid": "letters_hybrid",
+}
+STUDENTS = {"cnn": "test_resnet", "transformer": "test_vit", "hybrid": "test_coatnet"}
+METHODS = ("scratch", "kd", "fitnet", "simkd", "aft", "rd", "tdmr")
+ONLINE = "kd_online"
+SHUFFLED = "shuffled"
+COMPARED = ("scratch", "kd", "fitnet", "aft")
+
+SIDE = 32
+STORED_VIEWS = 20 if FAST else 100
+BASE_STEPS = 40 if FAST else 150
+CHOICE_SEED = 900
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which images, models and seed."""
+
+    target: str
+    foundation: str
+    student: str
+    shots: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every method may choose for itself: the budget, the augmentation, and the rate."""
+
+    budget: int = 1  # in units of BASE_STEPS
+    mix: float = 0.0
+    rate: float = 2e-3
+
+
+BUDGETS = (1, 4)
+MIXES = (0.0, 0.5)
+RATES = (2e-3, 5e-3)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the grid: every combination of its lists, for the seeds from `first` to `last`."""
+
+    target: str
+    foundations: tuple[str, ...]
+    students: tuple[str, ...]
+    shots: tuple[int, ...]
+    first: int
+    last: int
+    methods: tuple[str, ...]
+
+    def draws(self) -> Iterator[Draw]:
+        """Seeds outermost, so that a run cut short has whole seeds."""
+        for seed in range(self.first, self.last):
+            for shots in self.shots:
+                for foundation in self.foundations:
+                    for student in self.students:
+                        yield Draw(self.target, foundation, student, shots, seed)
+
+
+FEW = ("scratch", "kd", "fitnet", "aft", "tdmr")
+
+
+def blocks() -> list[Block]:
+    """The main comparison first, then everything with few seeds, then the other seeds."""
+    students = tuple(STUDENTS.values())
+    transformer, *others = FOUNDATIONS.values()
+    if FAST:
+        return [
+            Block("digits", (transformer,), students[:1], (2, 5), 0, 2, (*METHODS, SHUFFLED)),
+            Block("patterns", (transformer,), students[:1], (5,), 0, 2, FEW),
+        ]
+    every = tuple(FOUNDATIONS.values())
+    few_shots, shots = (2, 5, 10), (2, 5, 10, 20)
+    return [
+        Block("digits", (transformer,), students, shots, 0, 4, (*METHODS, SHUFFLED)),
+        Block("digits", tuple(others), students, few_shots, 0, 3, FEW),
+        Block("patterns", every, students, (5, 20), 0, 3, FEW),
+        Block("digits", (transformer,), students, (5,), 0, 2, (ONLINE,)),
+        Block("digits", (transformer,), students, shots, 4, 10, (*METHODS, SHUFFLED)),
+        Block("digits", tuple(others), students, few_shots, 3, 10, FEW),
+        Block("patterns", every, students, (5, 20), 3, 10, FEW),
+    ]
+
+
+def choice_shots(shots: int) -> int:
+    """The shots that a setting is chosen at; more would take too long to try."""
+    return min(shots, 10)
+
+
+ABLATION_SHOTS = 5
+ABLATION_SEEDS = 2 if FAST else 5
+ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
+    "depth flat": {"distil": {"depth": "flat"}},
+    "depth reversed": {"distil": {"depth": "reversed"}},
+    "width forward": {"distil": {"width": "forward"}},
+    "width reversed": {"distil": {"width": "reversed"}},
+    "objective flat": {"distil": {"objective": "flat"}},
+    "objective reversed": {"distil": {"objective": "reversed"}},
+    "without the relational term": {"distil": {"relation": 0.0}},
+    "without preservation": {"reprogram": {"preserve": 0.0}},
+    "last tap only": {"reprogram": {"taps": 1}},
+    "raw features, no proxy": {},
+    "K = 1": {"views": {"count": 1}},
+    "K = 4": {"views": {"count": 4}},
+    "K = 16": {"views": {"count": 16}},
+    "K = 64": {"views": {"count": 64}},
+}
+RAW = "raw features, no proxy"
+
+
+def spec(draw: Draw, setting: Setting) -> JobSpec:
+    """The job of one draw, for any method."""
+    return JobSpec(
+        foundation=draw.foundation,
+        student=draw.student,
+        options=DistillOptions(
+            seed=draw.seed,
+            image_size=SIDE,
+            views=ViewOptions(count=STORED_VIEWS, mix=setting.mix, flip=flip(draw.target)),
+            training=TrainingOptions(steps=BASE_STEPS * setting.budget, learning_rate=setting.rate),
+        ),
+    )
+
+
+def flip(target: str) -> float:
+    """A mirrored digit is another sign; a mirrored pattern is the same pattern."""
+    return 0.0 if target == "digits" else 0.5
+
+
+def choices(best: Setting) -> list[list[Setting]]:
+    """The search of a setting, one axis after the other, from `best` as it stands."""
+    return [
+        [replace(best, mix=mix) for mix in MIXES],
+        [replace(best, budget=budget) for budget in BUDGETS],
+        [replace(best, rate=rate) for rate in RATES],
+    ]

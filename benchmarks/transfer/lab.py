@@ -1,0 +1,180 @@
+"""One draw at work: its images written, its features cached, and its methods trained."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import patterns
+from benchmarks.transfer.grid import RAW, SHUFFLED, Draw, Setting, spec
+from demo import digits
+from tdmr import run, task
+from tdmr.config import DistillOptions
+from tdmr.jobdir import Reporter
+from tdmr.methods import OURS, evaluate_probe, train_method
+from tdmr.proxy import Targets
+from tdmr.reprogram import Teacher
+from tdmr.store import ArrayStore
+from tdmr.task import Task
+from tdmr.views import Places
+
+# The halves of the digits: settings are chosen on images that no result is measured on.
+CHOICE, RESULT = slice(0, None, 2), slice(1, None, 2)
+PATTERNS_HELD_OUT = 600
+
+
+def write(draw: Draw, folder: Path, half: slice) -> None:
+    """Write the draw's images."""
+    if draw.target == "digits":
+        digits.write(folder, draw.shots, draw.seed, np.arange(digits.COUNT)[half])
+    else:
+        patterns.write(folder, draw.shots, draw.seed, PATTERNS_HELD_OUT)
+
+
+class Lab:
+    """A draw's materials, made when they are first needed."""
+
+    def __init__(self, draw: Draw, data: Path, cache: Path) -> None:
+        self.draw = draw
+        self._data = data
+        self._store = ArrayStore(cache)
+        self._reporter = Reporter(None, ["prepare"])
+        self._made: dict[tuple[Any, ...], tuple[Task, Teacher, dict[str, Any]]] = {}
+
+    def train(self, method: str, setting: Setting) -> dict[str, Any]:
+        """Held-out accuracy of `method`, and what it cost."""
+        if method == "scratch":
+            return self._scratch(setting)
+        job, teacher, cost = self._materials(setting)
+        source, name = None, method
+        if method == "tdmr":
+            name = OURS
+        elif method == SHUFFLED:
+            name, source = OURS, Shuffled(teacher, self.draw.seed)
+            job = changed(job, {"distil": {"ce": 1.0, "kd": 0.0}})
+        return self._measure(name, job, teacher, source, cost)
+
+    def ablate(self, name: str, changes: dict[str, dict[str, object]], setting: Setting) -> Any:
+        """TDMR with one thing changed."""
+        job, teacher, cost = self._materials(setting, changes)
+        source = RawFeatures(teacher) if name == RAW else None
+        return self._measure(OURS, job, teacher, source, cost)
+
+    def probe(self, setting: Setting) -> float:
+        """The foundation's linear probe."""
+        job, teacher, _ = self._materials(setting)
+        return evaluate_probe(job, teacher).value
+
+    def _scratch(self, setting: Setting) -> dict[str, Any]:
+        device = torch.device("cpu")
+        job, _ = task.prepare(
+            spec(self.draw, setting), self._data, self._store, device, self._reporter
+        )
+        return self._measure("scratch", job, None, None, {})
+
+    def _measure(
+        self, name: str, job: Task, teacher: Teacher | None, source: Any, cost: dict[str, Any]
+    ) -> dict[str, Any]:
+        began, seen = time.perf_counter(), job.foundation.forwards
+        trained = train_method(name, job, teacher, source=source)
+        seconds = time.perf_counter() - began
+        return {
+            "accuracy": trained.evaluate(job).value,
+            "seconds": round(seconds, 2),
+            "online_forwards": job.foundation.forwards - seen,
+            **cost,
+        }
+
+    def _materials(
+        self, setting: Setting, changes: dict[str, dict[str, object]] | None = None
+    ) -> tuple[Task, Teacher, dict[str, Any]]:
+        """Stage 1 doesn't depend on the student's training: made once per augmentation."""
+        changes = changes or {}
+        stage_one = {k: v for k, v in changes.items() if k != "distil"}
+        key = (setting.mix, repr(sorted(stage_one.items())))
+        if key not in self._made:
+            self._made[key] = self._make(setting, stage_one)
+        job, teacher, cost = self._made[key]
+        options = spec(self.draw, setting).options
+        job = replace(
+            job, spec=job.spec.model_copy(update={"options": with_changes(options, changes)})
+        )
+        return job, teacher, cost
+
+    def _make(
+        self, setting: Setting, changes: dict[str, dict[str, object]]
+    ) -> tuple[Task, Teacher, dict[str, Any]]:
+        device = torch.device("cpu")
+        wanted = spec(self.draw, setting)
+        wanted = wanted.model_copy(update={"options": with_changes(wanted.options, changes)})
+        run.set_up(device, wanted)
+        began = time.perf_counter()
+        job, _ = task.prepare(wanted, self._data, self._store, device, self._reporter)
+        features = task.cache_views(job, self._store, self._reporter)
+        teacher = task.teach(job, features, self._reporter)
+        return (
+            job,
+            teacher,
+            {
+                "stage_one_seconds": round(time.perf_counter() - began, 2),
+                "views": features.array.shape[0] * features.array.shape[1],
+                "cache_bytes": features.bytes,
+                "cache_reused": features.reused,
+            },
+        )
+
+
+def changed(job: Task, changes: dict[str, dict[str, object]]) -> Task:
+    """The same materials under other options."""
+    options = with_changes(job.options, changes)
+    return replace(job, spec=job.spec.model_copy(update={"options": options}))
+
+
+def with_changes(options: DistillOptions, changes: dict[str, dict[str, object]]) -> DistillOptions:
+    """Options with some fields of some groups replaced."""
+    groups = {
+        name: getattr(options, name).model_copy(update=fields) for name, fields in changes.items()
+    }
+    return options.model_copy(update=groups)
+
+
+class Shuffled:
+    """A control: the proxies of other images. Teaches structure that isn't the image's own."""
+
+    def __init__(self, teacher: Teacher, seed: int) -> None:
+        self._teacher = teacher
+        count = teacher.features.array.shape[1]
+        order = np.random.default_rng(seed).permutation(count)
+        self._other = np.empty(count, dtype=np.int64)
+        self._other[order] = np.roll(order, 1)  # nobody keeps their own
+
+    @property
+    def target_widths(self) -> Any:
+        """As the teacher's."""
+        return self._teacher.target_widths
+
+    def targets(self, images: Places, views: Places) -> Targets:
+        """The targets of other images, in the same views."""
+        return self._teacher.targets(self._other[images], views)
+
+
+class RawFeatures:
+    """An ablation: the foundation's standardised features in the proxies' place."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+
+    @property
+    def target_widths(self) -> Any:
+        """The features' own."""
+        return self._teacher.widths
+
+    def targets(self, images: Places, views: Places) -> Targets:
+        """Raw features, and the teacher's own logits."""
+        logits = self._teacher.targets(images, views).logits
+        return Targets(self._teacher.features_of(images, views), logits)

@@ -1,0 +1,230 @@
+"""What the rows say: means, paired intervals, shares; as JSON, table and picture."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.machine import commit, machine
+from benchmarks.transfer import grid
+from benchmarks.transfer.picture import draw_transfer
+from tdmr.suite.statistics import paired
+
+Row = dict[str, Any]
+Cell = tuple[str, str, str, int]  # target, foundation, student, shots
+Accuracies = dict[Cell, dict[str, dict[int, float]]]  # by method, by seed
+
+
+def write(rows: list[Row], folder: Path, name: str, arguments: list[str], console: Console) -> None:
+    """Print the table; write the JSON and the picture."""
+    cells = accuracies(rows)
+    if not cells:
+        console.print("No result yet.")
+        return
+    summary = {
+        "command": "python -m benchmarks.transfer " + " ".join(arguments),
+        "fast": grid.FAST,
+        "commit": commit(),
+        "commits_of_rows": sorted({row["commit"] for row in rows}),
+        "machine": machine(),
+        "cells": [cell for key in sorted(cells) for cell in _cell(key, cells[key])],
+        "tdmr_minus": {m: by_shots(cells, "tdmr", m) for m in grid.METHODS if m != "tdmr"},
+        "shuffled_minus_scratch": by_shots(cells, grid.SHUFFLED, "scratch"),
+        "probe": probes(rows),
+        **shares(cells),
+        "ablations": ablations(rows),
+        "settings": [
+            {k: row[k] for k in ("student", "shots", "method", "setting", "trials")}
+            for row in rows
+            if row["kind"] == "choice"
+        ],
+        "costs": costs(rows),
+    }
+    _print(summary, console)
+    (folder / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
+    picture = Path(__file__).parents[2] / "docs" / f"{name}.svg"
+    if not grid.FAST:
+        draw_transfer(summary, picture)
+    console.print(f"Stored in {folder / name}.json")
+
+
+def accuracies(rows: Iterable[Row]) -> Accuracies:
+    """Accuracy by cell, method and seed; the student alone is in the cells of all foundations."""
+    found: Accuracies = defaultdict(lambda: defaultdict(dict))
+    alone: dict[tuple[str, str, int], dict[int, float]] = defaultdict(dict)
+    for row in rows:
+        if row["kind"] != "result":
+            continue
+        if row["method"] == "scratch":
+            alone[row["target"], row["student"], row["shots"]][row["seed"]] = row["accuracy"]
+            continue
+        key = (row["target"], row["foundation"], row["student"], row["shots"])
+        found[key][row["method"]][row["seed"]] = row["accuracy"]
+    for target, foundation, student, shots in found:
+        seeds = alone.get((target, student, shots))
+        if seeds:
+            found[target, foundation, student, shots]["scratch"] = seeds
+    return found
+
+
+def _cell(key: Cell, methods: dict[str, dict[int, float]]) -> list[Row]:
+    target, foundation, student, shots = key
+    return [
+        {
+            "target": target,
+            "foundation": foundation,
+            "student": student,
+            "shots": shots,
+            "method": method,
+            "mean": round(mean(seeds.values()), 5),
+            "seeds": len(seeds),
+        }
+        for method, seeds in methods.items()
+    ]
+
+
+def difference(cells: Iterable[dict[str, dict[int, float]]], ours: str, theirs: str) -> Row | None:
+    """Paired by seed, after averaging over cells: only seeds that every cell has count."""
+    cells = [c for c in cells if ours in c and theirs in c]
+    if not cells:
+        return None
+    seeds = set.intersection(*(set(c[ours]) & set(c[theirs]) for c in cells))
+    if not seeds:
+        return None
+    a, b = (
+        [mean(c[method][seed] for c in cells) for seed in sorted(seeds)]
+        for method in (ours, theirs)
+    )
+    return asdict(paired(a, b))
+
+
+def by_shots(cells: Accuracies, ours: str, theirs: str) -> dict[str, Row]:
+    """On digits with the transformer foundation, averaged over students."""
+    transformer = grid.FOUNDATIONS["transformer"]
+    found = {}
+    for shots in sorted({key[3] for key in cells}):
+        chosen = [v for k, v in cells.items() if k[:2] == ("digits", transformer) and k[3] == shots]
+        row = difference(chosen, ours, theirs)
+        if row:
+            found[str(shots)] = row
+    return found
+
+
+def shares(cells: Accuracies) -> Row:
+    """In how many cells TDMR is best, or no method's lead over it is more than noise.
+
+    Noise: the paired 95 % interval over seeds of (TDMR - the other) reaches zero.
+    """
+    judged, best, tied, below, losses = 0, 0, 0, 0, []
+    for key, methods in cells.items():
+        others = [m for m in methods if m in grid.METHODS and m != "tdmr"]
+        if "tdmr" not in methods or len(methods["tdmr"]) < 2 or not others:
+            continue
+        rows = {m: difference([methods], "tdmr", m) for m in others}
+        compared = {m: row for m, row in rows.items() if row and row["high"] is not None}
+        worse = {m: row for m, row in compared.items() if row["high"] < 0}
+        judged += 1
+        best += all(row["mean"] >= 0 for row in compared.values())
+        tied += not worse
+        below += "scratch" in worse
+        losses += [
+            {"cell": list(key), "to": m, **{k: row[k] for k in ("mean", "low", "high", "n")}}
+            for m, row in worse.items()
+        ]
+    return {
+        "cells_judged": judged,
+        "best_share": best / judged if judged else None,
+        "best_or_tied_share": tied / judged if judged else None,
+        "below_scratch": below,
+        "losses": losses,
+    }
+
+
+def probes(rows: Iterable[Row]) -> list[Row]:
+    """The foundations' own linear probes."""
+    found: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+    for row in rows:
+        if "probe" in row:
+            found[row["target"], row["foundation"], row["shots"]].append(row["probe"])
+    return [
+        {"target": t, "foundation": f, "shots": s, "mean": round(mean(values), 5)}
+        for (t, f, s), values in sorted(found.items())
+    ]
+
+
+def ablations(rows: list[Row]) -> dict[str, Row]:
+    """Each variant minus TDMR as it is, on the same seeds."""
+    variants: dict[str, dict[int, float]] = defaultdict(dict)
+    whole: dict[int, float] = {}
+    student, foundation = grid.STUDENTS["cnn"], grid.FOUNDATIONS["transformer"]
+    here = ("digits", foundation, student, grid.ABLATION_SHOTS)
+    for row in rows:
+        if row["kind"] == "ablation":
+            variants[row["method"]][row["seed"]] = row["accuracy"]
+        elif (row["kind"], row["method"]) == ("result", "tdmr") and _where(row) == here:
+            whole[row["seed"]] = row["accuracy"]
+    found = {}
+    for name, seeds in variants.items():
+        row = difference([{"variant": seeds, "tdmr": whole}], "variant", "tdmr")
+        if row:
+            found[name] = row
+    return found
+
+
+def _where(row: Row) -> Cell:
+    return row["target"], row["foundation"], row["student"], row["shots"]
+
+
+def costs(rows: list[Row]) -> dict[str, Row]:
+    """What a training took by method: medians over its rows."""
+    by_method: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["kind"] == "result":
+            by_method[row["method"]].append(row)
+    return {
+        method: {
+            "student_seconds": median(r["seconds"] for r in found),
+            "foundation_forwards": median(r.get("views", 0) + r["online_forwards"] for r in found),
+            "cache_bytes": median(r.get("cache_bytes", 0) for r in found),
+        }
+        for method, found in by_method.items()
+    }
+
+
+def _print(summary: Row, console: Console) -> None:
+    methods = [*grid.METHODS, grid.SHUFFLED]
+    table = Table("target", "foundation", "student", "shots", "seeds", *methods)
+    grouped: dict[Cell, dict[str, Row]] = defaultdict(dict)
+    for c in summary["cells"]:
+        grouped[c["target"], c["foundation"], c["student"], c["shots"]][c["method"]] = c
+    for key, found in sorted(grouped.items()):
+        values = [f"{found[m]['mean']:.4f}" if m in found else "" for m in methods]
+        seeds = str(min(c["seeds"] for c in found.values()))
+        table.add_row(*map(str, key), seeds, *values)
+    console.print(table)
+    for title, block in (
+        *((f"TDMR - {m}", rows) for m, rows in summary["tdmr_minus"].items()),
+        ("shuffled - scratch", summary["shuffled_minus_scratch"]),
+        ("ablation - TDMR", summary["ablations"]),
+    ):
+        for name, row in block.items():
+            console.print(f"{title:20} {name:28} {_points(row)}")
+    for name in ("cells_judged", "best_share", "best_or_tied_share", "below_scratch"):
+        console.print(f"{name:20} {summary[name]}")
+
+
+def _points(row: Row) -> str:
+    if row["low"] is None:
+        return f"{100 * row['mean']:+.2f} points, one seed"
+    return (
+        f"{100 * row['mean']:+.2f} points ({100 * row['low']:+.2f} to {100 * row['high']:+.2f}), "
+        f"{row['wins']} of {row['n']}"
+    )

@@ -1,0 +1,1 @@
+"""Public transfer benchmarks: fetched, indexed and measured by `tdmr bench`. Loads no torch."""
