@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve key test check format bench-digits foundation catalog lock clean
+.PHONY: help demo serve key test check format bench-digits bench-cost bench-transfer foundation catalog lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,6 +43,12 @@ format: $(READY) ## Format, and fix what can be fixed
 
 bench-digits: $(READY) ## The demo's job over paired seeds: the figures of README (SEEDS=5)
 	$(BIN)/python -m benchmarks.digits $(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
+
+bench-cost: $(READY) ## What an epoch and a job of each method cost (FAST=1: at most 5 minutes)
+	$(BIN)/python -m benchmarks.cost
+
+bench-transfer: $(READY) ## TDMR against seven other ways to train a student; hours, FAST=1: minutes
+	$(BIN)/python -m benchmarks.transfer $(ARGS)
 
 foundation: $(READY) ## Pre-train the bundled foundation again
 	$(BIN)/python scripts/pretrain_letters.py

@@ -14,10 +14,6 @@ benchmarks/results/digits.json and docs/digits.svg (with `--only odd`: digits_od
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -30,11 +26,11 @@ from rich.table import Table
 from scipy.stats import t as student_t
 
 import tdmr
+from benchmarks.machine import commit, machine, write_result
 from benchmarks.picture import draw
 from demo import digits, settings
 
 METHODS = ("probe", "scratch", "kd", "tdmr")
-RESULTS = Path(__file__).parent / "results"
 PICTURES = Path(__file__).parent.parent / "docs"
 HALVES = {"all": slice(None), "odd": slice(1, None, 2)}
 
@@ -92,23 +88,6 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def machine() -> str:
-    """What the figures were measured on."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
-    return f"{os.cpu_count()} x {model}, {platform.system()}, Python {platform.python_version()}"
-
-
-def commit() -> str:
-    """The commit that was measured."""
-    command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
 def show(console: Console, found: list[dict[str, Any]]) -> None:
     """Print the summaries."""
     table = Table("shots", *METHODS, "TDMR - student alone", "TDMR - plain KD")
@@ -141,8 +120,7 @@ def main() -> None:
     found = [summary([r for r in runs if r["shots"] == shots]) for shots in given.shots]
     show(console, found)
     name = "digits" if given.only == "all" else f"digits_{given.only}"
-    results, picture = RESULTS / f"{name}.json", PICTURES / f"{name}.svg"
-    results.parent.mkdir(exist_ok=True)
+    picture = PICTURES / f"{name}.svg"
     stored = {
         "command": "python -m benchmarks.digits " + " ".join(sys.argv[1:]),
         "commit": commit(),
@@ -150,7 +128,7 @@ def main() -> None:
         "summary": found,
         "runs": runs,
     }
-    results.write_text(json.dumps(stored, indent=1) + "\n")
+    results = write_result(name, stored)
     picture.parent.mkdir(exist_ok=True)
     draw([run for run in runs if run["shots"] == given.shots[0]], picture)
     console.print(f"Stored in {results} and {picture}")

@@ -1,8 +1,8 @@
 """A target far from the foundations' letters: ten classes of patterns, drawn by numpy.
 
 Every image is a pattern of random period, orientation, stretch and bend in a light and a dark
-colour, under a light gradient, blurred, noisy and at times partly hidden. An image is a pure function of
-(seed, half, place), so train and test share no random number.
+colour, under a light gradient, blurred, noisy and at times partly hidden. The images of a class are
+a pure function of (seed, half, count), so train and test share no random number.
 """
 
 from __future__ import annotations
@@ -107,8 +107,9 @@ _PERIODIC = {
 }
 
 
-def _smooth(field: Floats, knots: int) -> Floats:
+def _smooth(field: Floats) -> Floats:
     """Images (n, knots, knots) enlarged to (n, 64, 64) by smooth interpolation."""
+    knots = field.shape[-1]
     place = (np.arange(_FINE) + 0.5) / _FINE * (knots - 1)
     left = np.minimum(place.astype(int), knots - 2)
     part = place - left
@@ -123,7 +124,7 @@ def _coordinates(count: int, generator: np.random.Generator) -> tuple[Floats, Fl
     axis = (np.arange(_FINE) + 0.5) / 2 - SIZE / 2
     x, y = np.meshgrid(axis, axis)
     bend = generator.normal(0, BEND, (2, count, 3, 3))
-    x, y = x + _smooth(bend[0], 3), y + _smooth(bend[1], 3)
+    x, y = x + _smooth(bend[0]), y + _smooth(bend[1])
     angle = generator.uniform(-TURN, TURN, (count, 1, 1))
     stretch = np.exp(generator.normal(0, 0.15, (count, 1, 1)))
     cos, sin = np.cos(angle), np.sin(angle)

@@ -57,9 +57,10 @@ def distill(
     """Distil `foundation` into `student` for the classes of `data`, and write a bundle to `out`.
 
     `data` is a folder of class folders, with or without train/ and test/ above them. `foundation`
-    and `student` are timm names, the bundled `letters_vit`, or `local-dir:FOLDER` with a timm
-    folder of safetensors. `cache` keeps the foundation's features for later runs (default: a
-    folder beside `out`). `out` must not exist; it appears when it is complete.
+    and `student` are timm names, one of the bundled `letters_*`, `local-dir:FOLDER` with a timm
+    folder of safetensors, or `safetensors:ARCHITECTURE@FILE` with weights of your own. `cache`
+    keeps the foundation's features for later runs (default: a folder beside `out`). `out` must not
+    exist; it appears when it is complete.
 
     `checkpoint` is a folder of this run's own: its state is written there about once a minute, the
     same call goes on from it after an interruption, and on a CPU the student is the same to the

@@ -27,6 +27,7 @@ MEDIA_TYPES = {
     ".md": "text/markdown",
     ".safetensors": "application/octet-stream",
 }
+COLOURS = {1: "grey (luma, as Pillow's mode L)", 3: "RGB"}
 
 
 def save_model(student: Student, folder: Path, classes: Sequence[str]) -> int:
@@ -34,7 +35,7 @@ def save_model(student: Student, folder: Path, classes: Sequence[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     mean, std = (buffer.flatten().tolist() for buffer in (student.mean, student.std))
     data = {
-        "input_size": (3, student.size, student.size),
+        "input_size": (student.channels, student.size, student.size),
         "mean": tuple(round(value, 6) for value in mean),
         "std": tuple(round(value, 6) for value in std),
         "interpolation": "bicubic",
@@ -53,7 +54,7 @@ def save_model(student: Student, folder: Path, classes: Sequence[str]) -> int:
         folder / "preprocessing.json",
         {
             "steps": [
-                "apply the EXIF orientation and convert to RGB",
+                f"apply the EXIF orientation and convert to {COLOURS[student.channels]}",
                 f"resize the shorter side to {student.size} pixels, bicubic with antialiasing",
                 f"crop the centre to {student.size} x {student.size}",
                 "divide by 255, subtract `mean`, divide by `std`; channels first",

@@ -88,6 +88,7 @@ class ViewCache:
             "what": "features",
             "foundation": self._foundation.fingerprint(),
             "taps": self._foundation.tap_indices,
+            "widths": self._foundation.widths,
             "size": self._foundation.size,
             "views": self._views.options.model_dump(),
             "seed": self._views.seed,

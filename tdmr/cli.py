@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 console = Console(stderr=True)
 CHECKPOINT_HELP = "Folder to go on from after an interruption."
+FOUNDATION_HELP = "timm name, bundled letters_*, local-dir:FOLDER, safetensors:ARCHITECTURE@FILE."
 BASELINE_HELP = f"{', '.join(config.BASELINES)}; repeat."
 
 
@@ -38,7 +39,7 @@ def main() -> None:
 @app.command()
 def distill(
     data: Annotated[Path, typer.Option(help="Folder of class folders.")],
-    foundation: Annotated[str, typer.Option(help="timm name, letters_vit, or local-dir:FOLDER.")],
+    foundation: Annotated[str, typer.Option(help=FOUNDATION_HELP)],
     student: Annotated[str, typer.Option(help="timm name of the small model.")],
     out: Annotated[Path, typer.Option(help="New folder for the bundle.")],
     options: Annotated[str, typer.Option(help="JSON, or @FILE with JSON.")] = "{}",

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdmr.config import DistilOptions
+from tdmr.feed import Batch
 from tdmr.losses import cosine_distance, distillation, relation
 from tdmr.models import StudentOutput
 from tdmr.proxy import Targets
 from tdmr.schedule import Schedule, Weights
 from tdmr.training import OwnHead
-from tdmr.feed import Batch
 
 
 class TargetSource(Protocol):

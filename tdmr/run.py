@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tdmr import bundle, checkpoint, evaluate
+from tdmr import bundle, checkpoint, distributed, evaluate
 from tdmr.cache import ViewFeatures
 from tdmr.checkpoint import Checkpoints
 from tdmr.config import JobSpec
@@ -100,11 +100,21 @@ def run(
 
 
 def set_up(device: torch.device, spec: JobSpec) -> None:
-    """Make the same input give the same bytes on the same machine, and choose CPU threads."""
+    """Make the same input give the same bytes on the same machine, at its best speed.
+
+    Under torchrun, meets the other processes. Raises OptionsError where they can't share a batch.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    world = distributed.join(device)
+    world.part(spec.options.training.batch_size)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = False
+        exact = spec.options.training.precision == "fp32"
+        torch.set_float32_matmul_precision("highest" if exact else "high")
+        torch.backends.cudnn.allow_tf32 = not exact
+        # A kernel for every tensor that is about to be written anyway.
+        torch.utils.deterministic.fill_uninitialized_memory = False
     elif "OMP_NUM_THREADS" not in os.environ:
         options = spec.options
         side = options.image_size or DEFAULT_SIDE

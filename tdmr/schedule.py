@@ -22,7 +22,7 @@ MIN_WIDTH = 0.25  # share of the proxy that counts from the start
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights at one moment: of each tap (summing to 1), of each term; and the share of open width."""
+    """Weights at one moment: of taps (summing to 1) and terms; and the open share of the width."""
 
     taps: tuple[float, ...]
     ce: float

@@ -12,10 +12,12 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from tdmr.errors import room_for
 Array = npt.NDArray[Any]
 # What a filesystem without the call answers; the free space was looked at before.
 CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+STAGED = re.compile(r"\.[0-9a-f]{32}")
+ABANDONED_SECONDS = 86_400  # without a write to it
 HINTS = {
     "features": ", or lower options.views.count",
     "pixels": ", or lower options.image_size",
@@ -89,12 +93,23 @@ class ArrayStore:
     @contextmanager
     def _staged(self) -> Iterator[Path]:
         """A folder that is gone afterwards, unless it was renamed."""
+        self._sweep()
         staged = self.root / f".{uuid.uuid4().hex}"
         try:
             staged.mkdir(parents=True)
             yield staged
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what processes that were killed had begun."""
+        for staged in self.root.glob(".*"):
+            if not STAGED.fullmatch(staged.name):
+                continue
+            with suppress(FileNotFoundError):  # it has just been published
+                touched = max(path.stat().st_mtime for path in (staged, *staged.iterdir()))
+                if time.time() - touched > ABANDONED_SECONDS:
+                    shutil.rmtree(staged, ignore_errors=True)
 
     @staticmethod
     def _publish(staged: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from tdmr.checkpoint import Checkpoints
 from tdmr.config import DistillOptions, JobSpec
 from tdmr.data.index import DatasetIndex, IndexedImage, load_index
 from tdmr.data.pixels import Pixels, pixel_store
+from tdmr.distributed import World
 from tdmr.feed import TrainingSet
 from tdmr.inputs import learn_input_side
 from tdmr.jobdir import Reporter
@@ -109,11 +110,14 @@ def prepare(
     options = spec.options
     index = load_index(data)
     taps = options.reprogram.taps
-    foundation = load_foundation(spec.foundation, options.foundation_size, taps, device)
     student = make_student(
         spec.student, options.image_size, taps, len(index.classes), pretrained=False, seed=0
     )
-    images = Images.read(data, index, student.size, foundation.size, store, reporter)
+    foundation = load_foundation(
+        spec.foundation, options.foundation_size, taps, device, student_grid=student.grid
+    )
+    with World.current().main_first():
+        images = Images.read(data, index, student.size, foundation.size, store, reporter)
     candidates = {}
     if options.input.affine or options.input.border:
         choice = learn_input_side(
@@ -145,9 +149,10 @@ def prepare(
 def cache_views(task: Task, store: ArrayStore, reporter: Reporter) -> ViewFeatures:
     """Show every stored view to the foundation, once."""
     images = task.images.train_foundation
-    return ViewCache(store, task.foundation, images, task.views).features(
-        task.identity, on_views=reporter.step, warn=reporter.warn
-    )
+    with World.current().main_first():
+        return ViewCache(store, task.foundation, images, task.views).features(
+            task.identity, on_views=reporter.step, warn=reporter.warn
+        )
 
 
 def teach(
@@ -156,7 +161,7 @@ def teach(
     reporter: Reporter,
     checkpoints: Checkpoints = checkpoint.NONE,
 ) -> Teacher:
-    """Stage 1 on the stored features."""
+    """Stage 1 on the stored features; of several processes, each does all of it."""
     return reprogram(
         features,
         task.views,
@@ -166,5 +171,5 @@ def teach(
         seed=task.options.seed,
         device=task.device,
         on_step=reporter.step,
-        checkpoints=checkpoints,
+        checkpoints=World.current().shared(checkpoints),
     )

@@ -18,8 +18,9 @@ from tdmr import checkpoint
 from tdmr.checkpoint import Checkpoints
 from tdmr.config import TrainingOptions
 from tdmr.data.pixels import Pixels
+from tdmr.distributed import World
 from tdmr.errors import NonFiniteLossError
-from tdmr.feed import Batch, TrainingSet, batch_at, clean_batches
+from tdmr.feed import Batch, Feed, TrainingSet, clean_batches
 from tdmr.losses import as_numbers
 from tdmr.models import Student, StudentOutput
 from tdmr.optim import adamw, set_rate, update_average
@@ -69,48 +70,87 @@ def train(
     """Train `student`, and give back its averaged, recalibrated self, in eval mode.
 
     The objective's own modules hold their averages afterwards. With `checkpoints`, goes on from
-    the stage's last one. Raises NonFiniteLossError with its step (the loss is looked at every few
-    steps), and Stopped.
+    the stage's last one. Of several processes (`tdmr.distributed`) all must call it, and the main
+    one reports. Raises NonFiniteLossError with its step (the loss is looked at every few steps),
+    OptionsError for a batch that the processes can't share, and Stopped.
     """
-    run = _Run(student, objective, options)
-    step = run.resume(checkpoints, stage)
-    device = student.mean.device
-    while step < options.steps:
-        torch.manual_seed(seed * 1_000_003 + step)
-        set_rate(run.optimizer, step, options.steps, options.learning_rate, options.warmup)
-        batch = batch_at(
-            data,
-            step,
-            stored_views=objective.stored_views,
-            batch_size=options.batch_size,
-            seed=seed,
-            device=device,
-        )
-        parts = objective(batch, student(batch.pixels), step / options.steps)
-        run.optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()  # type: ignore[no-untyped-call]
-        run.optimizer.step()
-        update_average(run.average, run.trained, options.ema, step)
-        if step % CHECK_EVERY == 0 or step == options.steps - 1:
-            numbers = as_numbers(parts)
-            if not math.isfinite(numbers["loss"]):
-                raise NonFiniteLossError(stage, step, numbers)
-            on_step(step + 1, options.steps, numbers)
-        step += 1
-        if step < options.steps:
-            checkpoints.after_step(stage, step, run.state)
+    world = World.current()
+    checkpoints = world.shared(checkpoints)
+    run = _Run(student, objective, options, world)
+    first = run.resume(checkpoints, stage)
+    with Feed(
+        data,
+        batch_size=options.batch_size,
+        steps=options.steps,
+        stored_views=objective.stored_views,
+        seed=seed,
+        device=student.mean.device,
+        rows=world.part(options.batch_size),
+    ) as feed:
+        for step in range(first, options.steps):
+            torch.manual_seed(seed * 1_000_003 + step)
+            batch = feed.batch(step)
+            parts = objective(batch, run.forward(batch.pixels), step / options.steps)
+            run.update(parts["loss"], step)
+            if step % CHECK_EVERY == 0 or step == options.steps - 1:
+                numbers = as_numbers(parts)
+                if not math.isfinite(numbers["loss"]):
+                    raise NonFiniteLossError(stage, step, numbers)
+                if world.main:
+                    on_step(step + 1, options.steps, numbers)
+            if step + 1 < options.steps:
+                checkpoints.after_step(stage, step + 1, run.state)
     return run.finish(data.pixels, checkpoints, stage)
+
+
+def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
+    """What the student computes in on `device`, other than fp32; None: nothing but fp32.
+
+    `precision` is that of the options. A GPU that only emulates bf16 is no faster with it.
+    """
+    if precision == "auto":
+        on_gpu = device.type == "cuda"
+        wanted = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if wanted else None
+    return torch.bfloat16 if precision == "bf16" else None
 
 
 class _Run:
     """What a training carries from step to step."""
 
-    def __init__(self, student: Student, objective: Objective, options: TrainingOptions) -> None:
+    def __init__(
+        self, student: Student, objective: Objective, options: TrainingOptions, world: World
+    ) -> None:
         student.to(memory_format=torch.channels_last)
-        self.steps = options.steps
+        self.options = options
+        self.world = world
+        self.device = student.mean.device
         self.trained = nn.ModuleList([student, *objective.modules()]).train()
         self.optimizer = adamw(self.trained, options.weight_decay)
         self.average = copy.deepcopy(self.trained).requires_grad_(False)
+        world.normalise_together(student)
+        self.student = torch.compile(student, dynamic=False) if options.compile else student
+
+    def forward(self, pixels: Tensor) -> StudentOutput:
+        """What the student says of the whole batch, in fp32; `pixels` are this process's."""
+        dtype = autocast_type(self.options.precision, self.device)
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            output = self.student(pixels)
+        rows = [part.float() for part in (output.logits, *output.taps)]
+        if self.world.size > 1:
+            widths = [part.shape[1] for part in rows]
+            rows = list(torch.split(self.world.gather(torch.cat(rows, dim=1)), widths, dim=1))
+        return StudentOutput(rows[0], rows[1:])
+
+    def update(self, loss: Tensor, step: int) -> None:
+        """Go down the gradient of step `step`, and renew the averages."""
+        options = self.options
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.world.average(self.trained.parameters())
+        set_rate(self.optimizer, step, options.steps, options.learning_rate, options.warmup)
+        self.optimizer.step()
+        update_average(self.average, self.trained, options.ema, step)
 
     def state(self) -> dict[str, Tensor]:
         return {
@@ -140,7 +180,10 @@ class _Run:
         assert isinstance(average, Student)
         recalibrate(average, pixels)
         checkpoints.save(
-            stage, checkpoint.module_state("average", self.average), step=self.steps, done=True
+            stage,
+            checkpoint.module_state("average", self.average),
+            step=self.options.steps,
+            done=True,
         )
         # Safetensors refuses the strides that training was fast with.
         return average.to(memory_format=torch.contiguous_format).eval()

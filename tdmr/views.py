@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from tdmr.config import ViewOptions
 from tdmr.data.pixels import Pixels
 
 RECIPE = "affine-border-bilinear,brightness,contrast,mixture/2"
+PIECE = 1 << 17  # pixels of one channel that a CPU augments at once
 _DRAWS = 12  # random numbers per view
 
 
@@ -89,47 +91,86 @@ class Views:
             share=np.where(mixed, _between(u[:, 2], 0.5, 1.0), 1.0).astype(np.float32),
         )
 
-    def render(self, pixels: Pixels, images: Places, views: Places, device: torch.device) -> Tensor:
-        """The views themselves: (n, 3, side, side) in [0, 1], of images in `pixels`."""
+    def render(
+        self, pixels: Pixels | Tensor, images: Places, views: Places, device: torch.device
+    ) -> Tensor:
+        """The views themselves: (n, 3, side, side) in [0, 1], on `device`, of images in `pixels`.
+
+        `pixels` are in memory, in a file that is mapped into it, or already on `device`.
+        """
         seen = self._single(pixels, images, views, device)
+        if not self.options.mix:
+            return seen
         mixture = self.mixture(images, views, len(pixels))
         mixed = np.flatnonzero(mixture.share < 1)
         if len(mixed):
             partners = mixture.partners[mixed]
             other = self._single(pixels, partners, views[mixed], device)
-            share = torch.from_numpy(1 - mixture.share[mixed]).to(device).view(-1, 1, 1, 1)
-            rows = torch.from_numpy(mixed).to(device)
+            share = to_device(1 - mixture.share[mixed], device).view(-1, 1, 1, 1)
+            rows = to_device(mixed, device)
             seen[rows] = torch.lerp(seen[rows], other, share)
         return seen
 
     def soft_labels(self, labels: Tensor, classes: int, images: Places, views: Places) -> Tensor:
-        """The classes of views, in the shares of their mixture: (n, classes)."""
+        """The classes of views, in the shares of their mixture: (n, classes), on the CPU."""
+        own = F.one_hot(labels[torch.from_numpy(images)], classes).float()
+        if not self.options.mix:
+            return own
         mixture = self.mixture(images, views, len(labels))
         share = torch.from_numpy(mixture.share).unsqueeze(1)
-        own, other = (
-            F.one_hot(labels[torch.from_numpy(places)], classes).float()
-            for places in (images, mixture.partners)
-        )
+        other = F.one_hot(labels[torch.from_numpy(mixture.partners)], classes).float()
         return share * own + (1 - share) * other
 
     def _single(
-        self, pixels: Pixels, images: Places, views: Places, device: torch.device
+        self, pixels: Pixels | Tensor, images: Places, views: Places, device: torch.device
     ) -> Tensor:
-        # Rows of a memory map are read in order, and each only once.
-        rows, place = np.unique(images, return_inverse=True)
-        raw = torch.from_numpy(np.asarray(pixels[rows]))[torch.from_numpy(place)]
-        return self.apply(raw.to(device), self.params(images, views))
+        return self.apply(_rows(pixels, images, device), self.params(images, views))
 
     @staticmethod
     def apply(images: Tensor, params: ViewParams) -> Tensor:
         """Turn uint8 images (n, 3, h, w) into augmented float images in [0, 1], same shape."""
         device = images.device
-        x = images.float().div_(255)
-        grid = F.affine_grid(params.theta.to(device), list(x.shape), align_corners=False)
-        x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-        gain, bias = (p.to(device).view(-1, 1, 1, 1) for p in (params.gain, params.bias))
-        mean = x.mean(dim=(1, 2, 3), keepdim=True)
-        return ((x - mean) * gain + mean + bias).clamp_(0, 1)
+        theta, gain, bias = (to_device(p, device) for p in (params.theta, params.gain, params.bias))
+        if device.type != "cpu":
+            return _augment(images, theta, gain, bias)
+        # A few images at a time stay in the processor's cache. A mean over one image alone would
+        # be summed in another order than over two.
+        pieces = max(1, len(images) // max(2, PIECE // images[0, 0].numel()))
+        if pieces == 1:
+            return _augment(images, theta, gain, bias)
+        seen = torch.empty(images.shape)
+        tensors = (seen, images, theta, gain, bias)
+        for out, *given in zip(*(t.tensor_split(pieces) for t in tensors), strict=True):
+            out.copy_(_augment(*given))
+        return seen
+
+
+def to_device(values: Tensor | npt.NDArray[Any], device: torch.device) -> Tensor:
+    """The values on `device`, without waiting for what the device still has to do."""
+    tensor = values if isinstance(values, Tensor) else torch.from_numpy(values)
+    return tensor.to(device, non_blocking=True)
+
+
+def _rows(pixels: Pixels | Tensor, images: Places, device: torch.device) -> Tensor:
+    """Raw images (n, 3, h, w), uint8, on `device`."""
+    if isinstance(pixels, Tensor):
+        return pixels[to_device(images, pixels.device)]
+    if device.type != "cuda":
+        return to_device(np.asarray(pixels[images]), device)
+    shape = (len(images), *pixels.shape[1:])
+    pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+    # Into the pinned memory itself: with numpy's default mode, by way of a buffer.
+    np.take(pixels, images, axis=0, out=pinned.numpy(), mode="clip")
+    return to_device(pinned, device)
+
+
+def _augment(images: Tensor, theta: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    x = images.float().div_(255)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    gain, bias = gain.view(-1, 1, 1, 1), bias.view(-1, 1, 1, 1)
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    return x.sub_(mean).mul_(gain).add_(mean).add_(bias).clamp_(0, 1)
 
 
 def _between(u: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:

@@ -13,6 +13,7 @@ a classifier may be absent, or be more than is asked for.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import sys
@@ -99,7 +100,7 @@ def create(source: Source, classes: int, *, weights: bool, size: int | None = No
             suggestion="Leave its size open, or choose another multiple of 32.",
         ) from error
     if weights and source.file is not None:
-        fit(model, read(source.file), source)
+        fit(model, read(source.file), source, size)
     if weights:
         _require_finite(model, source)
     return model
@@ -113,21 +114,23 @@ def read(file: Path) -> State:
         raise _unreadable(file, error) from error
 
 
-def fit(model: TimmModel, state: State, source: Source) -> None:
+def fit(model: TimmModel, state: State, source: Source, size: int | None = None) -> None:
     """Load `state` into `model`; raise ModelWeightsError unless every name and shape is right.
 
     A classifier that is absent stays random, one that is too much or of another number of classes
-    is left out. What depends on the image's size is resampled by timm.
+    is left out. What depends on the image's size is resampled by timm, for some models; `size` is
+    what was asked for.
     """
     state = _without_classifier(clean_state_dict(state), model)
-    if _differences(model, state):
+    optional = _of_classifier(model)
+    if _differences(model, state, optional):
         state = _converted(model, state)
-    if differing := _differences(model, state):
+    if differing := _differences(model, state, optional):
         more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         raise ModelWeightsError(
             f"The weights of {source.name!r} don't fit {_architecture(model)}: "
             f"{'; '.join(differing[:SHOWN])}{more}.",
-            suggestion=source.advice,
+            suggestion=source.advice if size is None else f"Leave its size open. {source.advice}",
         )
     model.load_state_dict(state, strict=False)
 
@@ -219,16 +222,22 @@ def _classifiers(model: TimmModel) -> list[str]:
     return [named] if isinstance(named, str) else list(named)
 
 
-def _differences(model: TimmModel, state: State) -> list[str]:
+def _of_classifier(model: TimmModel) -> set[str]:
+    """The names in `model` that it wouldn't have without classes."""
+    headless = copy.deepcopy(model) if getattr(model, "num_classes", 0) else model
+    if headless is not model:
+        headless.reset_classifier(0)
+    return set(model.state_dict()) - set(headless.state_dict())
+
+
+def _differences(model: TimmModel, state: State, optional: set[str]) -> list[str]:
     """What is missing, of another shape, or too much, in words."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    optional = tuple(f"{name}." for name in _classifiers(model))
     return [
         f"{name}: expected {expected.get(name, 'none')}, found {found.get(name, 'none')}"
         for name in [*expected, *(name for name in found if name not in expected)]
-        if expected.get(name) != found.get(name)
-        and not (name not in found and name.startswith(optional))
+        if expected.get(name) != found.get(name) and not (name in optional and name not in found)
     ]
 
 

@@ -13,7 +13,7 @@ import torch
 from benchmarks import patterns
 from benchmarks.transfer.grid import RAW, SHUFFLED, Draw, Setting, spec
 from demo import digits
-from tdmr import run, task
+from tdmr import task
 from tdmr.config import DistillOptions
 from tdmr.jobdir import Reporter
 from tdmr.methods import OURS, evaluate_probe, train_method
@@ -112,7 +112,6 @@ class Lab:
         device = torch.device("cpu")
         wanted = spec(self.draw, setting)
         wanted = wanted.model_copy(update={"options": with_changes(wanted.options, changes)})
-        run.set_up(device, wanted)
         began = time.perf_counter()
         job, _ = task.prepare(wanted, self._data, self._store, device, self._reporter)
         features = task.cache_views(job, self._store, self._reporter)

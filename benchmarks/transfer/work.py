@@ -13,6 +13,7 @@ from benchmarks.transfer import choose, grid
 from benchmarks.transfer.grid import Draw, Setting
 from benchmarks.transfer.lab import RESULT, Lab, write
 from benchmarks.transfer.ledger import Ledger
+from tdmr import run
 
 Settings = dict[tuple[str, int, str], dict[str, Any]]
 
@@ -38,8 +39,9 @@ class Unit:
 
 def measure(unit: Unit, settings: Settings, cache: Path) -> list[dict[str, Any]]:
     """The unit's rows; `cache` keeps the foundation's features for the other students."""
-    torch.set_num_threads(1)
     draw = unit.draw
+    run.set_up(torch.device("cpu"), grid.spec(draw, Setting()))
+    torch.set_num_threads(1)
     if unit.kind == "choice":
         chosen = choose.choose(draw, unit.methods, cache)
         return [{**unit.row(method), **found} for method, found in chosen.items()]

@@ -96,7 +96,7 @@ def cells(
         raise OptionsError("There must be at least one seed.", suggestion="Give --seeds 5.")
     for role, names in (("foundation", foundations), ("student", students)):
         for name in names:
-            if not name.startswith("local-dir:"):
+            if not name.startswith(("local-dir:", "safetensors:")):
                 catalog.require(name, role)  # type: ignore[arg-type] # the two roles there are
     return [
         Cell(dataset=dataset, foundation=foundation, student=student, shots=shot, seed=seed)

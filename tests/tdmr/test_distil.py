@@ -127,9 +127,7 @@ def test_a_perfect_student_has_no_proxy_loss() -> None:
     for layer in adapters.layers:
         torch.nn.init.eye_(layer.weight)  # type: ignore[arg-type]
         torch.nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    objective = ProgressiveDistillation(
-        source, adapters, Schedule(DistilOptions(), taps=2), 0.1
-    )
+    objective = ProgressiveDistillation(source, adapters, Schedule(DistilOptions(), taps=2), 0.1)
     batch = Batch(
         np.arange(6), np.arange(6), torch.empty(0), F.one_hot(torch.arange(6) % 3).float()
     )
