@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.transfer import grid, lab, report
+from benchmarks.transfer import choose, grid, lab, report
 from benchmarks.transfer.grid import Draw
 from benchmarks.transfer.ledger import Ledger
 from benchmarks.transfer.work import Unit, measure
@@ -94,6 +94,7 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(grid, "BASE_STEPS", 2)
     monkeypatch.setattr(grid, "BUDGETS", (1, 2))
     monkeypatch.setattr(grid, "FAST", True)
+    monkeypatch.setattr(choose, "CHOICE_SHOTS", (1, 2))
     ledger = Ledger(tmp_path / "rows.jsonl")
     draw = Draw("digits", VIT, "test_resnet", 2, 0)
     chosen = ("scratch", "kd", "tdmr")
@@ -109,7 +110,7 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     # A second start finds everything measured.
     again = Ledger(tmp_path / "rows.jsonl")
     assert [unit.without(again) for unit in units] == [None] * len(units)
-    assert all(len(r["trials"]) == 4 for r in again.rows if r["kind"] == "choice")
+    assert all(len(r["trials"]) == 5 for r in again.rows if r["kind"] == "choice")
 
     report.write(again.rows, tmp_path, "transfer", [], Console(quiet=True))
     summary = json.loads((tmp_path / "transfer.json").read_text())

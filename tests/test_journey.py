@@ -22,7 +22,7 @@ import torch
 
 from app.settings import Settings
 from tdmr.client import ApiError, Client
-from tdmr.config import DistillOptions, ReprogramOptions, TrainingOptions, ViewOptions
+from tdmr.config import BASELINES, DistillOptions, ReprogramOptions, TrainingOptions, ViewOptions
 from tests.shapes import draw, draw_dataset, zip_folder
 from tests.support import end, wait_until
 from tests.worker.scenes import celery_worker
@@ -69,15 +69,19 @@ def walk(client: Client, archive: Path, folder: Path) -> None:
     assert dataset["splits"]["train"] == {"circle": 4, "cross": 4, "square": 4}
 
     seen: list[str] = []
-    job = client.submit(dataset["id"], "letters_vit", "test_resnet", options=TINY)
+    job = client.submit(
+        dataset["id"], "letters_vit", "test_resnet", options=TINY, baselines=BASELINES
+    )
     job = client.wait_for_job(job["id"], lambda j: seen.append(j["status"]), every=0.1)
     assert job["status"] == "succeeded", job["failure"]
     assert set(seen) <= {"queued", "running", "succeeded"}
     assert job["attempt"] == 1
 
     student = client.student(job["student_id"])
-    assert set(student["baselines"]) == {"scratch", "probe", "kd"}
-    assert student["metrics"]["foundation"]["forwards"] == 12 * 2 + 9
+    assert set(student["baselines"]) == set(BASELINES)
+    assert all(row["images"] == 9 for row in student["baselines"].values())
+    # The cache, kd_online's 10 batches of 8, and the probe's held-out images.
+    assert student["metrics"]["foundation"]["forwards"] == 12 * 2 + 10 * 8 + 9
     bundle = client.download(student["id"], folder)
     model = timm.create_model(f"local-dir:{bundle}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))

@@ -38,13 +38,13 @@ RESULTS = Path(__file__).parent.parent / "results"
 
 
 def choices() -> Iterator[Unit]:
-    """The choice of settings: one unit per student, shots and method."""
+    """The choice of settings: one unit per student and method."""
     transformer = grid.FOUNDATIONS["transformer"]
-    draws = [draw for block in grid.blocks() for draw in block.draws()]
-    pairs = {(draw.student, grid.choice_shots(draw.shots)) for draw in draws}
-    for student, shots in sorted(pairs, key=lambda p: (p[1], p[0])):
+    students = dict.fromkeys(draw.student for block in grid.blocks() for draw in block.draws())
+    for student in students:
         for method in grid.METHODS:
-            draw = grid.Draw("digits", transformer, student, shots, grid.CHOICE_SEED)
+            # Shots 0: the choice serves all.
+            draw = grid.Draw("digits", transformer, student, 0, grid.CHOICE_SEED)
             yield Unit("choice", draw, (method,))
 
 

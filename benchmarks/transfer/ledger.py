@@ -37,10 +37,10 @@ class Ledger:
         self.rows.append(row)
         self._known.add(self.key(row))
 
-    def settings(self) -> dict[tuple[str, int, str], dict[str, Any]]:
-        """The chosen setting by student, shots and method."""
+    def settings(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The chosen setting by student and method."""
         return {
-            (row["student"], row["shots"], row["method"]): row["setting"]
+            (row["student"], row["method"]): row["setting"]
             for row in self.rows
             if row["kind"] == "choice"
         }

@@ -42,7 +42,7 @@ def write(rows: list[Row], folder: Path, name: str, arguments: list[str], consol
         **shares(cells),
         "ablations": ablations(rows),
         "settings": [
-            {k: row[k] for k in ("student", "shots", "method", "setting", "trials")}
+            {k: row[k] for k in ("student", "method", "setting", "trials")}
             for row in rows
             if row["kind"] == "choice"
         ],

@@ -15,7 +15,7 @@ from benchmarks.transfer.lab import RESULT, Lab, write
 from benchmarks.transfer.ledger import Ledger
 from tdmr import run
 
-Settings = dict[tuple[str, int, str], dict[str, Any]]
+Settings = dict[tuple[str, str], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _one(unit: Unit, lab: Lab, method: str, settings: Settings) -> dict[str, Any
     same = {grid.SHUFFLED: "scratch", grid.ONLINE: "kd"}.get(method, method)
     if unit.kind == "ablation":
         same = "tdmr"
-    setting = Setting(**settings[draw.student, grid.choice_shots(draw.shots), same])
+    setting = Setting(**settings[draw.student, same])
     if unit.kind == "ablation":
         found = lab.ablate(method, grid.ABLATIONS[method], setting)
     else:
