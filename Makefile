@@ -50,8 +50,8 @@ bench-cost: $(READY) ## What an epoch and a job of each method cost (FAST=1: at 
 bench-transfer: $(READY) ## TDMR against seven other ways to train a student; hours, FAST=1: minutes
 	$(BIN)/python -m benchmarks.transfer $(ARGS)
 
-foundation: $(READY) ## Pre-train the bundled foundation again
-	$(BIN)/python scripts/pretrain_letters.py
+foundation: $(READY) ## Pre-train a bundled foundation again (FAMILY=transformer, cnn or hybrid)
+	$(BIN)/python scripts/pretrain_letters.py $(if $(FAMILY),--family $(FAMILY)) $(ARGS)
 
 catalog: $(READY) ## Write the catalog of models again, after a new timm
 	$(BIN)/python scripts/make_catalog.py

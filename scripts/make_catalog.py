@@ -21,7 +21,7 @@ from rich.progress import track
 from torch.utils.flop_counter import FlopCounterMode
 
 ASSETS = Path(__file__).parent.parent / "tdmr" / "assets"
-BUNDLED = "letters_vit"
+BUNDLED = ("letters_vit", "letters_cnn", "letters_hybrid")
 
 # timm's own modules, by what they mix pixels with.
 TRANSFORMERS = {
@@ -78,7 +78,7 @@ def main() -> None:
     for tagged in timm.list_models(pretrained=True):
         name, _, tag = tagged.partition(".")
         tags[name].append(tag)
-    entries = [describe(BUNDLED, [], f"local-dir:{ASSETS / BUNDLED}")]
+    entries = [describe(name, [], f"local-dir:{ASSETS / name}") for name in BUNDLED]
     left_out = []
     for name in track(timm.list_models(), description="models"):
         try:

@@ -13,12 +13,12 @@ from tdmr.errors import UnknownModelError, near_matches
 
 Role = Literal["foundation", "student"]
 ASSETS = Path(__file__).parent / "assets"
-BUNDLED = "letters_vit"
+BUNDLED = ("letters_vit", "letters_cnn", "letters_hybrid")
 
 # A short list to choose from; every other architecture of the catalog works by its name.
 RECOMMENDED: dict[Role, tuple[str, ...]] = {
     "foundation": (
-        BUNDLED,
+        *BUNDLED,
         "vit_small_patch14_dinov2.lvd142m",
         "vit_base_patch14_dinov2.lvd142m",
         "vit_small_patch16_dinov3.lvd1689m",
@@ -70,7 +70,7 @@ def _architectures() -> dict[str, CatalogEntry]:
 
 
 def _entry(row: dict[str, Any]) -> CatalogEntry:
-    bundled = row["name"] == BUNDLED
+    bundled = row["name"] in BUNDLED
     roles: list[Role] = ["foundation", "student"] if row["tags"] else ["student"]
     return CatalogEntry(
         **row,
@@ -104,8 +104,8 @@ def require(name: str, role: Role) -> str:
 
     Raises UnknownModelError, with the nearest known names, for a name that can't play `role`.
     """
-    if name == BUNDLED and role == "foundation":
-        return f"local-dir:{ASSETS / BUNDLED}"
+    if name in BUNDLED and role == "foundation":
+        return f"local-dir:{ASSETS / name}"
     architecture, _, tag = name.partition(".")
     entry = _architectures().get(architecture)
     if entry is None or role not in entry.roles:
