@@ -18,6 +18,7 @@ from tdmr.config import Direction, DistilOptions
 OPENING = 0.5  # share of the training in which the taps open one after the other
 DECAY_FROM = 0.5  # the moment from which the auxiliary terms fade
 MIN_WIDTH = 0.25  # share of the proxy that counts from the start
+PLAIN = ("ce", "kd", "proxy", "relation", "width")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,17 @@ class Schedule:
             relation=o.relation * auxiliary,
             width=self._width(t),
         )
+
+    def series(self, points: int = 101) -> dict[str, list[float]]:
+        """Every weight at `points` moments from 0 to 1, by name: what a plot of the schedule shows.
+
+        `t`, `ce`, `kd`, `proxy`, `relation`, `width`, and `tap 1` … for the taps.
+        """
+        moments = [place / (points - 1) for place in range(points)]
+        found = [self.at(t) for t in moments]
+        plain = {name: [getattr(w, name) for w in found] for name in PLAIN}
+        taps = {f"tap {n + 1}": [w.taps[n] for w in found] for n in range(self.taps)}
+        return {"t": moments, **plain, **taps}
 
     def _taps(self, t: float) -> tuple[float, ...]:
         if self.options.depth == "flat" or self.taps == 1:

@@ -44,3 +44,14 @@ def test_proxies_fade_to_nothing_and_labels_stay() -> None:
     assert forward.at(0.75).proxy == pytest.approx(1.0)
     assert schedule(objective="reversed").at(0).proxy == pytest.approx(0)
     assert schedule(objective="flat", proxy=2.0).at(1).proxy == 2.0
+
+
+def test_a_series_for_a_plot_is_the_schedule_at_its_moments() -> None:
+    plan = schedule(depth="forward", proxy=2.0)
+    series = plan.series(5)
+    assert series["t"] == [0, 0.25, 0.5, 0.75, 1]
+    assert series["proxy"] == [plan.at(t).proxy for t in series["t"]]
+    assert [series[f"tap {n}"][1] for n in (1, 2, 3, 4)] == list(plan.at(0.25).taps)
+    assert series.keys() == {
+        "t", "ce", "kd", "proxy", "relation", "width", "tap 1", "tap 2", "tap 3", "tap 4",
+    }  # fmt: skip
