@@ -24,10 +24,14 @@ UNSAVED = ("prepare", "cache")  # stages that a stop begins again
 
 @dataclass(frozen=True)
 class Distilled:
-    """A finished student: its folder, and what metrics.json in it says."""
+    """A finished student: its folder, and what metrics.json in it says.
+
+    `reports` is False in all processes but the first of several under torchrun.
+    """
 
     bundle: Path
     metrics: dict[str, Any]
+    reports: bool = True
 
     @property
     def accuracy(self) -> float:
@@ -60,7 +64,8 @@ def distill(
     and `student` are timm names, one of the bundled `letters_*`, `local-dir:FOLDER` with a timm
     folder of safetensors, or `safetensors:ARCHITECTURE@FILE` with weights of your own. `cache`
     keeps the foundation's features for later runs (default: a folder beside `out`). `out` must not
-    exist; it appears when it is complete.
+    exist; it appears when it is complete. Under torchrun, every process calls this and returns the
+    same; the first reports and writes.
 
     `checkpoint` is a folder of this run's own: its state is written there about once a minute, the
     same call goes on from it after an interruption, and on a CPU the student is the same to the
@@ -79,8 +84,10 @@ def distill(
         baselines=tuple(baselines),
     )
     run = _load_recipe()
+    where = run.pick_device(device)
+    world = run.distributed.join(where)
     reporter = Reporter(None, run.stages(spec))
-    if on_progress:
+    if on_progress and world.main:
         reporter.listeners.append(on_progress)
     checkpoints = run.Checkpoints(Path(checkpoint) if checkpoint else None)
     with _result(target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}", reporter) as staged:
@@ -89,13 +96,17 @@ def distill(
             Path(data),
             staged,
             cache=Path(cache) if cache else target.parent / ".tdmr-cache",
-            device=run.pick_device(device),
+            device=where,
             reporter=reporter,
             checkpoints=checkpoints,
         )
-        staged.rename(target)
-    checkpoints.clear()
-    return Distilled(target, metrics)
+        with world.main_first():  # the others' bundles are the same
+            if world.main:
+                staged.rename(target)
+                checkpoints.clear()
+            else:
+                shutil.rmtree(staged)
+    return Distilled(target, metrics, world.main)
 
 
 def run_job(

@@ -101,7 +101,7 @@ class ViewCache:
     def _make(
         self, named: dict[str, Any], on_views: Callable[[int, int], None]
     ) -> npt.NDArray[np.float16]:
-        count, images = self._views.options.count, len(self._pixels)
+        count, images = self._views.count, len(self._pixels)
         total = count * images
 
         def fill(array: npt.NDArray[np.float16]) -> None:

@@ -68,6 +68,8 @@ def distill(
     except (TdmrError, ValidationError, OSError) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         raise typer.Exit(2) from error
+    if not result.reports:
+        return
     if as_json:
         typer.echo(json.dumps(result.metrics))
     else:

@@ -16,6 +16,8 @@ Direction = Literal["forward", "flat", "reversed"]
 Unit = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
 
+ALL_VIEWS, LEAST_VIEWS, MOST_VIEWS = 10_000, 20, 1024
+
 
 class Options(BaseModel):
     """Base of every option group: immutable, and strict about its keys."""
@@ -26,7 +28,12 @@ class Options(BaseModel):
 class ViewOptions(Options):
     """How training images are augmented, and how many stored views the foundation sees."""
 
-    count: int = Field(20, ge=1, le=1024, description="Stored views per training image (K).")
+    count: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Stored views per training image (K); null: by the number of images.",
+    )
     rotate: float = Field(15.0, ge=0, le=180, description="Largest rotation, in degrees.")
     shear: float = Field(10.0, ge=0, le=45, description="Largest shear, in degrees.")
     translate: Unit = Field(0.1, description="Largest shift, as a fraction of the image side.")
@@ -36,6 +43,18 @@ class ViewOptions(Options):
     brightness: Unit = Field(0.1, description="Largest change of brightness.")
     contrast: Unit = Field(0.2, description="Largest relative change of contrast.")
     mix: Unit = Field(0.0, description="Share of views that are mixtures of two images.")
+
+    def counted(self, images: int, draws: int) -> ViewOptions:
+        """The same with K settled for `images` training images and a training of `draws` views.
+
+        10,000 views in all, at least 20 an image, and never more than the training would draw: a
+        student overfits the few views of few images, and the views of many repeat little.
+        """
+        if self.count is not None:
+            return self
+        wanted = max(LEAST_VIEWS, ALL_VIEWS // images)
+        passes = -(-draws // images)
+        return self.model_copy(update={"count": min(wanted, passes, MOST_VIEWS)})
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> ViewOptions:
@@ -115,8 +134,10 @@ class DistillOptions(Options):
     image_size: int | None = Field(
         None, ge=16, le=1024, description="Student's input side in pixels; null: its own default."
     )
-    foundation_size: int | None = Field(
-        None, ge=16, le=1024, description="Foundation's input side; null: its own default."
+    foundation_size: Annotated[int, Field(ge=16, le=1024)] | Literal["match"] | None = Field(
+        None,
+        description="Foundation's input side in pixels; null: its own default; match: a "
+        "transformer's so that it has as many patches as the student.",
     )
     student_pretrained: bool = Field(
         False, description="Start the student from its published weights (needs a network)."

@@ -10,12 +10,11 @@ Dropout draws the same masks for every share.
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +23,7 @@ import torch.distributed as dist
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
-from tdmr.checkpoint import Checkpoints
+from tdmr.checkpoint import Checkpoints, Saved
 from tdmr.errors import OptionsError
 
 # Others wait while the first shows every view to the foundation. torchrun ends them if it fails.
@@ -113,7 +112,7 @@ class World:
     def shared(self, checkpoints: Checkpoints) -> Checkpoints:
         """The same checkpoints, written by one process, and stopped at the same step in all.
 
-        `after_step` must then be called by all.
+        `find` and `after_step` must then be called by all.
         """
         if self.size == 1:
             return checkpoints
@@ -121,14 +120,24 @@ class World:
         def stopping() -> bool:
             return self.any(checkpoints.stopping())
 
-        if self.main:
-            return dataclasses.replace(checkpoints, stopping=stopping)
-        return _ReadOnly(checkpoints.folder, checkpoints.owner, math.inf, stopping)
+        kept = {field.name: getattr(checkpoints, field.name) for field in fields(Checkpoints)}
+        every = checkpoints.every if self.main else math.inf
+        return _Shared(**{**kept, "every": every, "stopping": stopping}, world=self)
 
 
-class _ReadOnly(Checkpoints):
+@dataclass
+class _Shared(Checkpoints):
+    world: World = field(default_factory=World)
+
+    def find(self, stage: str) -> Saved | None:
+        """What the main process wrote last; it has written it."""
+        self.world.barrier()
+        return super().find(stage)
+
     def save(self, stage: str, tensors: Mapping[str, Tensor], **facts: Any) -> None:
-        """Nothing: the main process does."""
+        """In the main process alone."""
+        if self.world.main:
+            super().save(stage, tensors, **facts)
 
 
 class _Gather(torch.autograd.Function):

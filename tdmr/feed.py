@@ -145,11 +145,11 @@ class Feed:
         data, device = self._data, self._device
         pairs = order(len(data.pixels), self._batch_size, self._seed, step, self._shuffle)
         images, passes = np.ascontiguousarray(pairs.T)
-        count = data.views.options.count
+        count = data.views.count
         # Fresh views begin behind the stored ones, so that no method sees the other's.
         views = passes % count if self._stored_views else passes + count
-        pixels = data.views.render(self._pixels, images[self._rows], views[self._rows], device)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        own = images[self._rows], views[self._rows]
+        pixels = data.views.render(self._pixels, *own, device, torch.channels_last)
         labels = data.views.soft_labels(data.labels, data.classes, images, views)
         return Batch(images, views, pixels, to_device(labels, device))
 

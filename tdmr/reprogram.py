@@ -27,7 +27,7 @@ from tdmr.errors import NonFiniteLossError
 from tdmr.losses import as_numbers, cka_distance, cosine_distance
 from tdmr.optim import adamw, set_rate
 from tdmr.proxy import ProxySpace, Targets
-from tdmr.views import Places, Views
+from tdmr.views import Places, Views, to_device
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 STAGE = "reprogram"
@@ -97,7 +97,7 @@ class Teacher:
 
     def _standard(self, images: Places, views: Places) -> Tensor:
         rows = torch.from_numpy(self.features.array[views, images].astype(np.float32))
-        return self.space.standardise(rows.to(self.device))
+        return self.space.standardise(to_device(rows, self.device))
 
 
 def reprogram(

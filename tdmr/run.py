@@ -114,7 +114,7 @@ def set_up(device: torch.device, spec: JobSpec) -> None:
         torch.set_float32_matmul_precision("highest" if exact else "high")
         torch.backends.cudnn.allow_tf32 = not exact
         # A kernel for every tensor that is about to be written anyway.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     elif "OMP_NUM_THREADS" not in os.environ:
         options = spec.options
         side = options.image_size or DEFAULT_SIDE
@@ -180,7 +180,11 @@ def describe(
             "forwards": foundation.forwards,
             "input_side": task.input_side,
         },
-        "cache": {"bytes": features.bytes, "reused": features.reused},
+        "cache": {
+            "views_per_image": features.array.shape[0],
+            "bytes": features.bytes,
+            "reused": features.reused,
+        },
         "out_of_fold_accuracy": round(teacher.ridge.accuracy, 6),
         "seed": task.options.seed,
     }
@@ -189,12 +193,13 @@ def describe(
 def pick_device(name: str) -> torch.device:
     """The device called `name`; `auto` is the first GPU, or the CPU where there is none.
 
+    Of several processes under torchrun, each gets a GPU of its own.
     Raises OptionsError for a device that this machine doesn't have.
     """
     if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        name = "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
+        device = distributed.local_device(torch.device(name))
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise OptionsError(

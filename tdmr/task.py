@@ -113,9 +113,12 @@ def prepare(
     student = make_student(
         spec.student, options.image_size, taps, len(index.classes), pretrained=False, seed=0
     )
-    foundation = load_foundation(
-        spec.foundation, options.foundation_size, taps, device, student_grid=student.grid
-    )
+    match options.foundation_size:
+        case "match":
+            size, grid = None, student.grid
+        case asked:
+            size, grid = asked, None
+    foundation = load_foundation(spec.foundation, size, taps, device, student_grid=grid)
     with World.current().main_first():
         images = Images.read(data, index, student.size, foundation.size, store, reporter)
     candidates = {}
@@ -131,6 +134,8 @@ def prepare(
             on_step=reporter.step,
         )
         foundation.input_side, candidates = choice.side, choice.candidates
+    training = options.training
+    views = options.views.counted(len(images.train_labels), training.steps * training.batch_size)
     # The version is blind to the images' order, and rows of features are stored in it.
     hashes = [image.sha256 for image in index.split("train")]
     task = Task(
@@ -139,7 +144,7 @@ def prepare(
         identity={"dataset": index.version, "images": hashes},
         images=images,
         foundation=foundation,
-        views=Views(options.views, index.version, options.seed),
+        views=Views(views, index.version, options.seed),
         device=device,
         input_side=candidates,
     )

@@ -59,6 +59,12 @@ class Views:
         digest = hashlib.sha256(f"{dataset_version}:{seed}".encode()).digest()
         self._key = np.uint64(int.from_bytes(digest[:8], "little"))
 
+    @property
+    def count(self) -> int:
+        """Stored views per image; `ViewOptions.counted` has settled it."""
+        assert self.options.count is not None
+        return self.options.count
+
     def params(self, images: Places, views: Places) -> ViewParams:
         """The parameters of view `views[j]` of image `images[j]`, for n pairs."""
         o = self.options
@@ -92,20 +98,26 @@ class Views:
         )
 
     def render(
-        self, pixels: Pixels | Tensor, images: Places, views: Places, device: torch.device
+        self,
+        pixels: Pixels | Tensor,
+        images: Places,
+        views: Places,
+        device: torch.device,
+        layout: torch.memory_format = torch.contiguous_format,
     ) -> Tensor:
         """The views themselves: (n, 3, side, side) in [0, 1], on `device`, of images in `pixels`.
 
-        `pixels` are in memory, in a file that is mapped into it, or already on `device`.
+        `pixels` are in memory, in a file that is mapped into it, or already on `device`. `layout`
+        is that of the result.
         """
-        seen = self._single(pixels, images, views, device)
+        seen = self._single(pixels, images, views, device, layout)
         if not self.options.mix:
             return seen
         mixture = self.mixture(images, views, len(pixels))
         mixed = np.flatnonzero(mixture.share < 1)
         if len(mixed):
             partners = mixture.partners[mixed]
-            other = self._single(pixels, partners, views[mixed], device)
+            other = self._single(pixels, partners, views[mixed], device, layout)
             share = to_device(1 - mixture.share[mixed], device).view(-1, 1, 1, 1)
             rows = to_device(mixed, device)
             seen[rows] = torch.lerp(seen[rows], other, share)
@@ -122,23 +134,30 @@ class Views:
         return share * own + (1 - share) * other
 
     def _single(
-        self, pixels: Pixels | Tensor, images: Places, views: Places, device: torch.device
+        self,
+        pixels: Pixels | Tensor,
+        images: Places,
+        views: Places,
+        device: torch.device,
+        layout: torch.memory_format,
     ) -> Tensor:
-        return self.apply(_rows(pixels, images, device), self.params(images, views))
+        return self.apply(_rows(pixels, images, device), self.params(images, views), layout)
 
     @staticmethod
-    def apply(images: Tensor, params: ViewParams) -> Tensor:
+    def apply(
+        images: Tensor,
+        params: ViewParams,
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> Tensor:
         """Turn uint8 images (n, 3, h, w) into augmented float images in [0, 1], same shape."""
         device = images.device
         theta, gain, bias = (to_device(p, device) for p in (params.theta, params.gain, params.bias))
-        if device.type != "cpu":
-            return _augment(images, theta, gain, bias)
-        # A few images at a time stay in the processor's cache. A mean over one image alone would
-        # be summed in another order than over two.
+        # A few images at a time stay in a processor's cache. A mean over one image alone would be
+        # summed in another order than over two.
         pieces = max(1, len(images) // max(2, PIECE // images[0, 0].numel()))
-        if pieces == 1:
-            return _augment(images, theta, gain, bias)
-        seen = torch.empty(images.shape)
+        if pieces == 1 or device.type != "cpu":
+            return _augment(images, theta, gain, bias).contiguous(memory_format=layout)
+        seen = torch.empty(images.shape, memory_format=layout)
         tensors = (seen, images, theta, gain, bias)
         for out, *given in zip(*(t.tensor_split(pieces) for t in tensors), strict=True):
             out.copy_(_augment(*given))

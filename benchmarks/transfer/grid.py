@@ -31,7 +31,7 @@ SHUFFLED = "shuffled"
 COMPARED = ("scratch", "kd", "fitnet", "aft")
 
 SIDE = 32
-STORED_VIEWS = 20 if FAST else 100
+STORED_VIEWS: int | None = 20 if FAST else None  # the product's own choice: 10,000 in all
 BASE_STEPS = 40 if FAST else 150
 CHOICE_SEED = 900
 CHOICE_SHOTS = (2,) if FAST else (2, 10)  # one draw each, and the mean of both decides

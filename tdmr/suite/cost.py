@@ -51,7 +51,8 @@ def costs(planned: Iterable[Cell], overrides: dict[str, Any]) -> Iterator[tuple[
         features = (cell.dataset, cell.shots, cell.seed, cell.foundation)
         source, options = sources.require(cell.dataset), options_for(cell, overrides)
         train = _training_images(source, cell.shots)
-        fresh = train * options.views.count if features not in shown else 0
+        views = options.views.counted(train, options.training.steps * options.training.batch_size)
+        fresh = train * (views.count or 0) if features not in shown else 0
         images = (train if draw not in decoded else 0) + (
             source.test if (cell.dataset,) not in decoded else 0
         )
@@ -67,7 +68,8 @@ def _training_images(source: Source, shots: Shots) -> int:
 def _cost(cell: Cell, options: DistillOptions, fresh: int, tested: int, images: int) -> Cost:
     forwards = fresh + tested  # the probe baseline looks at the test images
     steps = TRAININGS * options.training.steps
-    foundation = _multiply_adds(cell.foundation, options.foundation_size)
+    size = options.foundation_size
+    foundation = _multiply_adds(cell.foundation, None if size == "match" else size)
     student = _multiply_adds(cell.student, options.image_size)
     step = 3 * student * options.training.batch_size / TRAIN_RATE
     seconds = (

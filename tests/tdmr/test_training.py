@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from tdmr.baselines import Scratch
-from tdmr.config import TrainingOptions, ViewOptions
+from tdmr.config import DistillOptions, JobSpec, TrainingOptions, ViewOptions
 from tdmr.errors import NonFiniteLossError
 from tdmr.feed import Batch, TrainingSet, order
 from tdmr.models import Student, StudentOutput, make_student
-from tdmr.training import OwnHead, recalibrate, train
+from tdmr.run import set_up
+from tdmr.training import OwnHead, autocast_type, recalibrate, train
 from tdmr.views import Views
 
 
@@ -111,3 +112,80 @@ def test_recalibration_gives_the_statistics_of_clean_images() -> None:
     assert first.running_mean is not None
     torch.testing.assert_close(first.running_mean, seen[0].mean((0, 2, 3)))
     assert (first.momentum, model.training) == (0.1, False)
+
+
+def trained_state(data: TrainingSet, **changes: object) -> dict[str, Tensor]:
+    options = TrainingOptions(steps=3, batch_size=8).model_copy(update=changes)
+    result = train(student(), data, Scratch(0.1), options, seed=1, stage="s")
+    return dict(result.state_dict())
+
+
+def test_a_forward_in_bf16_gives_losses_and_weights_in_fp32(data: TrainingSet) -> None:
+    seen: set[torch.dtype] = set()
+
+    class Looking(Spy):
+        def __call__(self, batch: Batch, output: StudentOutput, t: float) -> dict[str, Tensor]:
+            seen.update(part.dtype for part in (output.logits, *output.taps))
+            return super().__call__(batch, output, t)
+
+    options = TrainingOptions(steps=2, batch_size=4, precision="bf16")
+    train(student(), data, Looking(True), options, seed=0, stage="s")
+    assert seen == {torch.float32}
+    half, whole = trained_state(data, precision="bf16"), trained_state(data)
+    assert all(half[k].dtype == whole[k].dtype for k in whole)
+    assert not all(torch.equal(half[k], whole[k]) for k in whole)
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "supported", "expected"),
+    [
+        ("auto", "cpu", True, None),
+        ("auto", "cuda", True, torch.bfloat16),
+        ("auto", "cuda", False, None),
+        ("fp32", "cuda", True, None),
+        ("bf16", "cpu", False, torch.bfloat16),
+    ],
+)
+def test_what_is_computed_in_bf16(
+    precision: str,
+    device: str,
+    supported: bool,
+    expected: torch.dtype | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported)
+    assert autocast_type(precision, torch.device(device)) is expected
+
+
+def test_a_student_is_compiled_on_request(
+    data: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[nn.Module] = []
+
+    def remember(model: nn.Module, **_: object) -> nn.Module:
+        compiled.append(model)
+        return model
+
+    monkeypatch.setattr(torch, "compile", remember)
+    plain = trained_state(data)
+    assert compiled == []
+    fast = trained_state(data, compile=True)
+    assert len(compiled) == 1
+    assert all(torch.equal(plain[k], fast[k]) for k in plain)
+
+
+@pytest.mark.parametrize(("precision", "exact"), [("auto", False), ("bf16", False), ("fp32", True)])
+def test_a_gpu_rounds_products_unless_fp32_was_asked_for(precision: str, exact: bool) -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    options = DistillOptions(training=TrainingOptions.model_validate({"precision": precision}))
+    try:
+        set_up(torch.device("cuda"), JobSpec(foundation="f", student="s", options=options))
+        assert torch.get_float32_matmul_precision() == ("highest" if exact else "high")
+        assert torch.backends.cudnn.allow_tf32 is not exact
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.use_deterministic_algorithms(False)

@@ -96,3 +96,19 @@ def test_the_share_of_mixed_views_is_as_asked() -> None:
     mixture = Views(still(mix=0.3), "v", 0).mixture(places, places, 5000)
     assert np.mean(mixture.share < 1) == pytest.approx(0.3, abs=0.02)
     assert len(np.unique(mixture.partners)) > 3000
+
+
+@pytest.mark.parametrize(
+    ("images", "draws", "count"),
+    [
+        (20, 19_200, 500),  # 10,000 in all
+        (50, 1_000, 20),  # never more than the training draws
+        (100, 19_200, 100),
+        (2_000, 64_000, 20),  # at least 20 an image
+        (50_000, 64_000, 2),
+        (4, 100_000, 1024),
+    ],
+)
+def test_how_many_views_when_none_is_named(images: int, draws: int, count: int) -> None:
+    assert ViewOptions().counted(images, draws).count == count
+    assert ViewOptions(count=7).counted(images, draws).count == 7
