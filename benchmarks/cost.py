@@ -3,16 +3,17 @@
     make bench-cost
     FAST=1 make bench-cost    # a smaller size of the same code, in at most 5 minutes on 2 cores
 
-Everything is measured in one process, in short blocks that take turns for several rounds: a
-machine that is busy for a while is busy for all, and ratios are taken within a round. A block is
-the beginning of a short training, without its first step, which allocates. Our methods pass through
-`tdmr.training.train`, timm's own `LogitDistillationTask` through a plain loop with our batches and
-optimiser. Writes benchmarks/results/cost.json and docs/cost.svg (FAST=1: cost_fast.json alone).
+Everything is measured in one process, in short blocks that take turns, in another order each
+round: a machine that is busy for a while is busy for all, and ratios are taken within a round. A
+block is the beginning of a short training, without its first step, which allocates. Our methods
+pass through `tdmr.training.train`, timm's own `LogitDistillationTask` through a plain loop with our
+batches and optimiser. Writes benchmarks/results/cost.json and docs/cost.svg (FAST=1: cost_fast.json alone).
 """
 
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import time
 from collections.abc import Callable
@@ -84,7 +85,7 @@ class Size:
     proxy_steps: int = 300
     epochs: int = 100
     rounds: int = 15
-    steps: int = 5  # timed in a block
+    steps: int = 8  # timed in a block
     online_steps: int = 1  # the same, where the foundation is in the loop
     tiny_steps: int = 50
 
@@ -132,7 +133,7 @@ class Ready(Views):
             batches = [source.batch(step) for step in range(steps)]
         self._batches = {self._name(batch.images, batch.views): batch for batch in batches}
 
-    def render(self, pixels: Any, images: Places, views: Places, device: torch.device) -> Tensor:
+    def render(self, pixels: Any, images: Places, views: Places, *_: Any) -> Tensor:
         """The ready pixels of these views."""
         return self._batches[self._name(images, views)].pixels
 
@@ -290,8 +291,8 @@ def measure(size: Size, root: Path, console: Console) -> dict[str, Any]:
     lab, rows = Lab(size, root), list[dict[str, float]]()
     for number in range(size.rounds):
         blocks = list(lab.blocks(number).items())
-        turn = number % len(blocks)  # each begins a round in its turn
-        rows.append({name: block() for name, block in blocks[turn:] + blocks[:turn]})
+        random.Random(number).shuffle(blocks)  # what runs before a block leaves its mark on it
+        rows.append({name: block() for name, block in blocks})
         console.print(number + 1, {name: round(rows[-1][name], 4) for name, _ in blocks})
     found = [composed(size, lab.clock.seconds, row) for row in rows]
 

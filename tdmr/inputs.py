@@ -15,7 +15,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdmr import probe
+from tdmr.config import InputOptions
 from tdmr.data.pixels import Pixels
 from tdmr.errors import NonFiniteLossError, OptionsError
 from tdmr.models import Foundation
@@ -38,23 +38,6 @@ TRAINED = ("affine", "prompt")  # the others need no gradient
 ONE_GREY_LEVEL = 1 / 255  # less contrast than this is none, and is not amplified
 
 OnStep = Callable[[int, int, dict[str, float]], None]
-
-
-class InputOptions(Protocol):
-    """What may be tried, and for how long; `border` is in pixels, 0 for no frame."""
-
-    @property
-    def affine(self) -> bool: ...
-    @property
-    def border(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def folds(self) -> int: ...
 
 
 class InputSide(nn.Module):

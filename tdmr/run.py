@@ -59,7 +59,8 @@ def run(
     reporter.start("prepare")
     with clock("prepare"):
         task, index = prepare(spec, data, store, device, reporter)
-        checkpoints.owner = owner(task)
+        if checkpoints.folder is not None:
+            checkpoints.owner = owner(task)
         params = sum(p.numel() for p in task.fresh_student().model.parameters())
         if warning := size_warning(task.foundation.parameters, params):
             reporter.warn(warning)
