@@ -7,7 +7,7 @@ Everything is measured in one process, in short blocks that take turns, in anoth
 round: a machine that is busy for a while is busy for all, and ratios are taken within a round. A
 block is the beginning of a short training, without its first step, which allocates. Our methods
 pass through `tdmr.training.train`, timm's own `LogitDistillationTask` through a plain loop with our
-batches and optimiser. Writes benchmarks/results/cost.json and docs/cost.svg (FAST=1: cost_fast.json alone).
+batches and optimiser. Writes results/cost.json and docs/cost.svg (FAST=1: cost_fast.json).
 """
 
 from __future__ import annotations
