@@ -77,11 +77,9 @@ def distill(
     target = Path(out)
     if target.exists():
         raise OptionsError(f"{str(target)!r} exists already.", suggestion="Choose a new folder.")
+    chosen = options or DistillOptions()
     spec = JobSpec(
-        foundation=foundation,
-        student=student,
-        options=options or DistillOptions(),
-        baselines=tuple(baselines),
+        foundation=foundation, student=student, options=chosen, baselines=tuple(baselines)
     )
     run = _load_recipe()
     where = run.pick_device(device)
@@ -100,13 +98,19 @@ def distill(
             reporter=reporter,
             checkpoints=checkpoints,
         )
-        with world.main_first():  # the others' bundles are the same
-            if world.main:
-                staged.rename(target)
-                checkpoints.clear()
-            else:
-                shutil.rmtree(staged)
+        with world.main_first():
+            _publish(staged, target, main=world.main)
+    if world.main:
+        checkpoints.clear()
     return Distilled(target, metrics, world.main)
+
+
+def _publish(staged: Path, target: Path, *, main: bool) -> None:
+    """Let the bundle appear; of several processes' bundles, which are the same, the main one's."""
+    if main:
+        staged.rename(target)
+    else:
+        shutil.rmtree(staged)
 
 
 def run_job(
