@@ -16,19 +16,20 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import t as student_t
 
 import tdmr
 from benchmarks.machine import commit, machine, write_result
 from benchmarks.picture import draw
 from demo import digits, settings
+from tdmr.suite.statistics import Paired, paired
 
 METHODS = ("probe", "scratch", "kd", "tdmr")
 PICTURES = Path(__file__).parent.parent / "docs"
@@ -63,27 +64,15 @@ def one(shots: int, seed: int, only: str) -> dict[str, Any]:
     }
 
 
-def paired(ours: list[float], theirs: list[float]) -> dict[str, float]:
-    """Mean difference, its 95 % Student interval over seeds, and in how many ours was better."""
-    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
-    middle, n = mean(differences), len(differences)
-    half = student_t.ppf(0.975, n - 1) * stdev(differences) / n**0.5 if n > 1 else float("nan")
-    return {
-        "mean": middle,
-        "low": middle - half,
-        "high": middle + half,
-        "wins": sum(d > 0 for d in differences),
-        "n": n,
-    }
-
-
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Means, and TDMR against each of the others, at one number of shots."""
     columns = {m: [run["accuracy"][m] for run in runs] for m in METHODS}
     return {
         "shots": runs[0]["shots"],
         "mean": {m: mean(values) for m, values in columns.items()},
-        "tdmr_minus": {m: paired(columns["tdmr"], columns[m]) for m in METHODS if m != "tdmr"},
+        "tdmr_minus": {
+            m: asdict(paired(columns["tdmr"], columns[m])) for m in METHODS if m != "tdmr"
+        },
         "seconds": {m: mean(run["seconds"][m] for run in runs) for m in METHODS},
     }
 
@@ -96,10 +85,7 @@ def show(console: Console, found: list[dict[str, Any]]) -> None:
         table.add_row(
             str(row["shots"]),
             *(f"{row['mean'][m]:.4f}" for m in METHODS),
-            *(
-                f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f}), {d['wins']}/{d['n']}"
-                for d in against
-            ),
+            *(str(Paired(**difference)) for difference in against),
         )
     console.print(table)
 

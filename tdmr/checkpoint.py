@@ -73,7 +73,7 @@ class Checkpoints:
             with safe_open(path, framework="pt") as file:
                 facts = json.loads((file.metadata() or {})["facts"])
                 whose, form = facts["owner"], facts["format"]
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"The checkpoint {path.name} can't be read: {error}.", suggestion=BEGIN_AGAIN

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.transfer import choose, grid, lab, report
-from benchmarks.transfer.grid import Draw
+from benchmarks.transfer.grid import Draw, Setting
 from benchmarks.transfer.ledger import Ledger
 from benchmarks.transfer.work import Unit, measure
 
@@ -81,6 +81,13 @@ def test_settings_are_chosen_on_other_images_than_results(tmp_path: Path) -> Non
     assert not places["choice"] & places["result"]
 
 
+@pytest.mark.parametrize(("shots", "count"), [(2, 500), (5, 200), (10, 100), (20, 50)])
+def test_every_setting_has_the_same_stored_views(shots: int, count: int) -> None:
+    draw = Draw("digits", VIT, "test_resnet", shots, 0)
+    settings = [Setting(budget, mix) for budget in grid.BUDGETS for mix in grid.MIXES]
+    assert {grid.spec(draw, setting).options.views.count for setting in settings} == {count}
+
+
 def test_the_control_never_gives_an_image_its_own_proxies() -> None:
     class Teacher:
         class features:  # noqa: N801 - stands for an attribute
@@ -90,7 +97,7 @@ def test_the_control_never_gives_an_image_its_own_proxies() -> None:
 
 
 def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid, "STORED_VIEWS", 2)
+    monkeypatch.setattr(grid, "FAST_VIEWS", 2)
     monkeypatch.setattr(grid, "BASE_STEPS", 2)
     monkeypatch.setattr(grid, "BUDGETS", (1, 2))
     monkeypatch.setattr(grid, "FAST", True)
@@ -115,7 +122,7 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     report.write(again.rows, tmp_path, "transfer", [], Console(quiet=True))
     summary = json.loads((tmp_path / "transfer.json").read_text())
     assert {c["method"] for c in summary["cells"]} == set(methods)
-    assert set(summary["tdmr_minus"]) >= set(grid.COMPARED)
+    assert set(summary["tdmr_minus"]) >= {"scratch", "kd"}
     assert summary["tdmr_minus"]["kd"]["2"]["n"] == 1
     assert set(summary["shuffled_minus_scratch"]) == {"2"}
     # 20 images in 2 views; the student alone costs none.

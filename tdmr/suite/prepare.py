@@ -16,6 +16,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -66,7 +67,7 @@ def unpack(
         if path.exists():
             verify(archive, path)
         elif download:
-            fetch(archive, path, lambda done, total, n=archive.name: on_work(n, done, total))  # type: ignore[misc]
+            fetch(archive, path, partial(on_work, archive.name))
         else:
             raise DatasetError(
                 f"There is no {path}.",
