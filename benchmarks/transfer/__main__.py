@@ -37,25 +37,25 @@ from benchmarks.transfer.work import Unit, measure
 RESULTS = Path(__file__).parent.parent / "results"
 
 
-def choices() -> Iterator[Unit]:
-    """The choice of settings: one unit per student and method."""
+def phases() -> Iterator[list[Unit]]:
+    """What to measure, in order: before each block the choices that it still needs."""
+    for number, block in enumerate(grid.blocks()):
+        yield choices(block)
+        yield [Unit("result", draw, block.methods) for draw in block.draws()]
+        if number == 0:
+            yield list(ablations())
+
+
+def choices(block: grid.Block) -> list[Unit]:
+    """The choice of the block's settings: one unit per student and method."""
     transformer = grid.FOUNDATIONS["transformer"]
-    students = dict.fromkeys(draw.student for block in grid.blocks() for draw in block.draws())
-    for student in students:
-        for method in grid.METHODS:
-            # Shots 0: the choice serves all.
-            draw = grid.Draw("digits", transformer, student, 0, grid.CHOICE_SEED)
-            yield Unit("choice", draw, (method,))
-
-
-def results() -> Iterator[Unit]:
-    """The comparison, one unit per draw; the ablations follow the main block."""
-    first, *others = grid.blocks()
-    for block in (first, *others):
-        for draw in block.draws():
-            yield Unit("result", draw, block.methods)
-        if block is first:
-            yield from ablations()
+    return [
+        # Shots 0: the choice serves all.
+        Unit("choice", grid.Draw("digits", transformer, student, 0, grid.CHOICE_SEED), (method,))
+        for student in block.students
+        for method in block.methods
+        if method in grid.METHODS
+    ]
 
 
 def ablations() -> Iterator[Unit]:
@@ -105,8 +105,8 @@ def main() -> None:
     ledger = Ledger(given.results / f"{name}_rows.jsonl")
     until = time.monotonic() + 60 * given.minutes
     if not given.report:
-        run(list(choices()), ledger, until, given.processes, console)
-        run(list(results()), ledger, until, given.processes, console)
+        for units in phases():
+            run(units, ledger, until, given.processes, console)
     report.write(ledger.rows, given.results, name, sys.argv[1:], console)
 
 

@@ -84,6 +84,7 @@ class Block:
 
 
 FEW = ("scratch", "kd", "fitnet", "aft", "tdmr")
+OTHER = tuple(method for method in METHODS if method not in FEW)
 
 
 def blocks() -> list[Block]:
@@ -96,15 +97,16 @@ def blocks() -> list[Block]:
             Block("patterns", (transformer,), students[:1], (5,), 0, 2, FEW),
         ]
     every = tuple(FOUNDATIONS.values())
-    few_shots, main = (2, 5, 10), (*METHODS, SHUFFLED)
+    few_shots, main = (2, 5, 10), (*FEW, SHUFFLED)
     return [
         Block("digits", (transformer,), students, few_shots, 0, 4, main),
         Block("digits", tuple(others), students, few_shots, 0, 3, FEW),
         Block("patterns", every, students, (5,), 0, 3, FEW),
-        Block("digits", (transformer,), students, (20,), 0, 4, main),
+        Block("digits", (transformer,), students, few_shots, 0, 4, OTHER),
         Block("digits", (transformer,), students, (5,), 0, 2, (ONLINE,)),
+        Block("digits", (transformer,), students, (20,), 0, 4, (*METHODS, SHUFFLED)),
         Block("patterns", every, students, (20,), 0, 3, FEW),
-        Block("digits", (transformer,), students, (*few_shots, 20), 4, 10, main),
+        Block("digits", (transformer,), students, (*few_shots, 20), 4, 10, (*METHODS, SHUFFLED)),
         Block("digits", tuple(others), students, few_shots, 3, 10, FEW),
         Block("patterns", every, students, (5, 20), 3, 10, FEW),
     ]
