@@ -16,6 +16,7 @@ Direction = Literal["forward", "flat", "reversed"]
 Unit = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
 
+FEW_SHOTS = 50  # images per class below which projections are not trained
 ALL_VIEWS, LEAST_VIEWS, MOST_VIEWS = 10_000, 20, 1024
 
 
@@ -83,7 +84,13 @@ class InputOptions(Options):
 class ReprogramOptions(Options):
     """Stage 1: the proxy space on top of the frozen foundation's features."""
 
-    proxy_dim: int = Field(128, ge=8, le=1024, description="Width of each tap's proxy space.")
+    mode: Literal["auto", "closed_form", "trained"] = Field(
+        "auto",
+        description="How the proxy space is made; auto: trained from 50 images per class on.",
+    )
+    proxy_dim: int = Field(
+        128, ge=8, le=1024, description="Width of each tap's proxies, where they are trained."
+    )
     taps: int = Field(4, ge=1, le=8, description="Depths of the foundation that are tapped.")
     steps: int = Field(300, ge=1, le=1_000_000)
     batch_size: int = Field(256, ge=2, le=65_536)
@@ -96,6 +103,10 @@ class ReprogramOptions(Options):
     out_of_fold: bool = Field(
         False, description="Teach an image only what a head that never saw it says."
     )
+
+    def trains(self, per_class: float) -> bool:
+        """Whether projections are trained on `per_class` images per class."""
+        return self.mode == "trained" or (self.mode == "auto" and per_class >= FEW_SHOTS)
 
 
 class DistilOptions(Options):

@@ -1,12 +1,18 @@
 """Stage 1: reprogram the frozen foundation into a task-driven proxy space.
 
-The foundation's part is a matter of the view cache; what trains here is small, on stored features,
-and takes seconds on a CPU: per tap a near-linear projection and a cosine task head, with a term
-that preserves what the task's labels alone would collapse, and one that makes the views of one
-image agree. The head whose probabilities stage 2 is taught joins the trained heads of all depths
-with a closed-form one, whose penalty and sharpness are chosen by folds of the training images: a
-head that had memorised them would pass on nothing but its certainty. On request the targets come
-out of fold altogether.
+The foundation's part is a matter of the view cache; what happens here works on stored features and
+takes seconds on a CPU, in one of two modes:
+
+closed_form  proxies are the standardised features, each dimension weighed by how much the task
+             turns on it; the head is ridge regression on all taps. For few images: projections
+             that are trained on them forget what the student could have learnt.
+trained      per tap a linear projection and a cosine task head, with a term that preserves what
+             the task's labels alone would collapse, and one that makes the views of one image
+             agree; the head is the geometric mean of the trained ones and the closed form.
+
+Penalty and sharpness of the closed form are chosen by folds of the training images: a head that had
+memorised them would pass on nothing but its certainty. On request the targets come out of fold
+altogether.
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ from tdmr.config import ReprogramOptions
 from tdmr.errors import NonFiniteLossError
 from tdmr.losses import as_numbers, cka_distance, cosine_distance
 from tdmr.optim import adamw, set_rate
-from tdmr.proxy import ProxySpace, Targets
+from tdmr.proxy import ProxySpace, Targets, relevance
 from tdmr.views import Places, Views, to_device
 
 OnStep = Callable[[int, int, dict[str, float]], None]
@@ -53,7 +59,7 @@ class Teacher:
 
     @torch.no_grad()
     def targets(self, images: Places, views: Places) -> Targets:
-        """Proxies (n, taps, proxy_dim) and the head's logits (n, classes) of n stored views."""
+        """Proxies (per tap (n, its dim)) and the head's logits (n, classes) of n stored views."""
         standard = self._standard(images, views)
         proxies = self.space(standard)
         if self.out_of_fold:
@@ -61,7 +67,7 @@ class Teacher:
             logits = self.ridge.out_of_fold(standard, places)
         else:
             logits = self.head_logits(standard, proxies)
-        return Targets(proxies.unbind(dim=1), logits)
+        return Targets(proxies, logits)
 
     @property
     def widths(self) -> Sequence[int]:
@@ -71,20 +77,23 @@ class Teacher:
     @property
     def target_widths(self) -> Sequence[int]:
         """The width of each tap's proxies."""
-        return [self.space.proxy_dim] * len(self.space.widths)
+        return self.space.dims
 
     def features_of(self, images: Places, views: Places) -> list[Tensor]:
         """The standardised features of n stored views: per tap (n, its width)."""
         return list(torch.split(self._standard(images, views), self.space.widths, dim=1))
 
-    def head_logits(self, standard: Tensor, proxies: Tensor) -> Tensor:
-        """The reprogrammed head: the trained heads of all taps and the closed form, as a product.
+    def head_logits(self, standard: Tensor, proxies: Sequence[Tensor]) -> Tensor:
+        """The reprogrammed head: the closed form, together with the trained heads where they are.
 
-        Their errors differ, so that together they are better than either.
+        Their errors differ, so that together they are better than either. The mean of the two, not
+        the sum: a head that is too certain teaches no more than the labels do.
         """
-        trained = self.space.logits(proxies).mean(dim=1)
         closed = self.ridge.full.logits(standard)
-        return F.log_softmax(trained, dim=1) + F.log_softmax(closed, dim=1)
+        if self.space.heads is None:
+            return closed
+        trained = self.space.logits(proxies).mean(dim=1)
+        return (F.log_softmax(trained, dim=1) + F.log_softmax(closed, dim=1)) / 2
 
     @torch.no_grad()
     def probe_targets(self, images: Places, views: Places) -> Tensor:
@@ -112,13 +121,14 @@ def reprogram(
     on_step: OnStep = lambda step, steps, losses: None,
     checkpoints: Checkpoints = checkpoint.NONE,
 ) -> Teacher:
-    """Train the proxy space on stored features; `labels` (images,) on the CPU.
+    """Make the proxy space from stored features; `labels` (images,) on the CPU.
 
-    With `checkpoints`, goes on from the stage's last one. Raises NonFiniteLossError with its step,
-    and Stopped.
+    With `checkpoints`, a training goes on from the stage's last one. Raises NonFiniteLossError with
+    its step, and Stopped.
     """
     torch.manual_seed(seed)
-    space = ProxySpace(features.widths, options.proxy_dim, classes)
+    in_training = options.trains(len(labels) / classes)
+    space = ProxySpace(features.widths, options.proxy_dim if in_training else None, classes)
     _estimate_statistics(space, features, seed)
     space.to(device)
 
@@ -126,8 +136,11 @@ def reprogram(
         generator = np.random.default_rng((seed, step))
         return _step(space, features, views, labels, options, generator)
 
-    _train(space, losses, options, on_step, checkpoints)
+    if in_training:
+        _train(space, losses, options, on_step, checkpoints)
     standard, images = _pure_rows(space, features, views, len(labels), seed)
+    if not in_training:
+        space.weight.copy_(relevance(standard, images, labels.to(device)))
 
     def closed_form(rows: Tensor) -> probe.FoldedRidge:
         folds = max(2, min(options.folds, int(labels.bincount().max())))
@@ -155,8 +168,8 @@ def _train(
             **checkpoint.optimizer_state("optimizer", optimizer),
         }
 
-    step = 0
-    if saved := checkpoints.find(STAGE):
+    step, saved = 0, checkpoints.find(STAGE)
+    if saved:
         checkpoint.restore_module("space", space, saved.tensors)
         checkpoint.restore_optimizer("optimizer", optimizer, saved.tensors)
         step = saved.step
@@ -173,7 +186,8 @@ def _train(
         on_step(step, options.steps, numbers)
         if step < options.steps:
             checkpoints.after_step(STAGE, step, state)
-    checkpoints.save(STAGE, state(), step=options.steps, done=True)
+    if not (saved and saved.done):
+        checkpoints.save(STAGE, state(), step=options.steps, done=True)
     space.eval().requires_grad_(False)
 
 
@@ -193,7 +207,7 @@ def _step(
     rows = torch.from_numpy(features.array[seen, chosen].astype(np.float32))
     standard = space.standardise(rows.to(device))
     y = views.soft_labels(labels, classes, chosen, seen).to(device)
-    proxies = space(standard)  # (2 * images, taps, proxy_dim)
+    proxies = space(standard)
     logits = space.logits(proxies)
     task = torch.stack(
         [
@@ -203,9 +217,10 @@ def _step(
     ).mean()
     parts = torch.split(standard, space.widths, dim=1)
     preserve = torch.stack(
-        [cka_distance(proxies[:, tap], part) for tap, part in enumerate(parts)]
+        [cka_distance(proxy, part) for proxy, part in zip(proxies, parts, strict=True)]
     ).mean()
-    consistency = cosine_distance(*proxies.chunk(2)).mean()
+    pairs = [cosine_distance(*proxy.chunk(2)) for proxy in proxies]
+    consistency = torch.stack(pairs).mean()
     loss = task + options.preserve * preserve + options.consistency * consistency
     return {"loss": loss, "task": task, "preserve": preserve, "consistency": consistency}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.transfer import choose, grid, lab, report
-from benchmarks.transfer.grid import Draw, Setting
+from benchmarks.transfer import grid, lab, report
+from benchmarks.transfer.grid import Draw
 from benchmarks.transfer.ledger import Ledger
 from benchmarks.transfer.work import Unit, measure
 
@@ -72,20 +73,17 @@ def test_tied_is_when_no_lead_is_more_than_noise() -> None:
     assert [loss["cell"][2] for loss in found["losses"]] == ["lost"]
 
 
-def test_settings_are_chosen_on_other_images_than_results(tmp_path: Path) -> None:
-    places: dict[str, set[int]] = {}
-    for name, half in (("choice", lab.CHOICE), ("result", lab.RESULT)):
-        lab.write(Draw("digits", VIT, "test_resnet", 2, 0), tmp_path / name, half)
-        places[name] = {int(path.stem) for path in (tmp_path / name).rglob("*.png")}
-    assert len(places["choice"]) + len(places["result"]) == 1797
-    assert not places["choice"] & places["result"]
+def test_results_are_measured_on_the_half_that_nothing_was_developed_on(tmp_path: Path) -> None:
+    lab.write(Draw("digits", VIT, "test_resnet", 2, 0), tmp_path / "data")
+    places = {int(path.stem) for path in tmp_path.rglob("*.png")}
+    assert len(places) == 898
+    assert all(place % 2 == 1 for place in places)
 
 
-@pytest.mark.parametrize(("shots", "count"), [(2, 500), (5, 200), (10, 100), (20, 50)])
-def test_every_setting_has_the_same_stored_views(shots: int, count: int) -> None:
-    draw = Draw("digits", VIT, "test_resnet", shots, 0)
-    settings = [Setting(budget, mix) for budget in grid.BUDGETS for mix in grid.MIXES]
-    assert {grid.spec(draw, setting).options.views.count for setting in settings} == {count}
+def test_every_method_gets_the_same_options() -> None:
+    draw = Draw("digits", VIT, "test_resnet", 2, 0)
+    assert grid.spec(draw).options.training.steps == grid.STEPS
+    assert "method" not in signature(grid.spec).parameters
 
 
 def test_the_control_never_gives_an_image_its_own_proxies() -> None:
@@ -98,26 +96,21 @@ def test_the_control_never_gives_an_image_its_own_proxies() -> None:
 
 def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "FAST_VIEWS", 2)
-    monkeypatch.setattr(grid, "BASE_STEPS", 2)
-    monkeypatch.setattr(grid, "BUDGETS", (1, 2))
+    monkeypatch.setattr(grid, "STEPS", 2)
     monkeypatch.setattr(grid, "FAST", True)
-    monkeypatch.setattr(choose, "CHOICE_SHOTS", (1, 2))
     ledger = Ledger(tmp_path / "rows.jsonl")
     draw = Draw("digits", VIT, "test_resnet", 2, 0)
-    chosen = ("scratch", "kd", "tdmr")
-    methods = (*chosen, grid.SHUFFLED)
+    methods = ("scratch", "kd", "tdmr", grid.SHUFFLED)
     units = [
-        *(Unit("choice", draw, (method,)) for method in chosen),
         Unit("result", draw, methods),
         Unit("ablation", draw, (grid.RAW, "last tap only", "K = 1")),
     ]
     for unit in units:
-        for found in measure(unit, ledger.settings(), tmp_path / "cache"):
+        for found in measure(unit, tmp_path / "cache"):
             ledger.add({**found, "commit": "c"})
     # A second start finds everything measured.
     again = Ledger(tmp_path / "rows.jsonl")
     assert [unit.without(again) for unit in units] == [None] * len(units)
-    assert all(len(r["trials"]) == 5 for r in again.rows if r["kind"] == "choice")
 
     report.write(again.rows, tmp_path, "transfer", [], Console(quiet=True))
     summary = json.loads((tmp_path / "transfer.json").read_text())

@@ -3,8 +3,8 @@
     make bench-transfer            # hours; goes on where it was stopped
     FAST=1 make bench-transfer     # the same code, smaller, in at most 5 minutes on 2 cores
 
-First every method's augmentation, budget and rate are chosen on one half of the digits; then all
-are measured on the other half, and on drawn patterns. Rows are kept as they come in
+All methods get the same steps, rate and augmentation. What is measured is one half of the digits,
+on which nothing was developed, and drawn patterns. Rows are kept as they come in
 benchmarks/results/transfer_rows.jsonl; table, JSON and picture are made from all rows there are
 (`--report` makes them again without running anything, `--minutes` stops starting new work).
 """
@@ -37,25 +37,13 @@ from benchmarks.transfer.work import Unit, measure
 RESULTS = Path(__file__).parent.parent / "results"
 
 
-def phases() -> Iterator[list[Unit]]:
-    """What to measure, in order: before each block the choices that it still needs."""
+def units() -> Iterator[Unit]:
+    """What to measure, in order; the ablations follow the blocks that the bounds speak of."""
     for number, block in enumerate(grid.blocks()):
-        yield choices(block)
-        yield [Unit("result", draw, block.methods) for draw in block.draws()]
-        if number == 0:
-            yield list(ablations())
-
-
-def choices(block: grid.Block) -> list[Unit]:
-    """The choice of the block's settings: one unit per student and method."""
-    transformer = grid.FOUNDATIONS["transformer"]
-    return [
-        # Shots 0: the choice serves all.
-        Unit("choice", grid.Draw("digits", transformer, student, 0, grid.CHOICE_SEED), (method,))
-        for student in block.students
-        for method in block.methods
-        if method in grid.METHODS
-    ]
+        for draw in block.draws():
+            yield Unit("result", draw, block.methods)
+        if number == 1:
+            yield from ablations()
 
 
 def ablations() -> Iterator[Unit]:
@@ -66,10 +54,9 @@ def ablations() -> Iterator[Unit]:
         yield Unit("ablation", draw, tuple(grid.ABLATIONS))
 
 
-def run(units: list[Unit], ledger: Ledger, until: float, processes: int, console: Console) -> None:
+def run(ledger: Ledger, until: float, processes: int, console: Console) -> None:
     """Measure what isn't measured yet; rows are kept as their unit ends."""
-    settings = ledger.settings()
-    todo = [unit for unit in units if unit.without(ledger)]
+    todo = [unit for unit in units() if unit.without(ledger)]
     context = multiprocessing.get_context("spawn")
     with (
         Progress(console=console) as bar,
@@ -82,7 +69,7 @@ def run(units: list[Unit], ledger: Ledger, until: float, processes: int, console
             while todo and len(running) < processes and time.monotonic() < until:
                 unit = todo.pop(0).without(ledger)
                 if unit:
-                    running.add(pool.submit(measure, unit, settings, Path(cache)))
+                    running.add(pool.submit(measure, unit, Path(cache)))
             if not running:
                 break
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -105,8 +92,7 @@ def main() -> None:
     ledger = Ledger(given.results / f"{name}_rows.jsonl")
     until = time.monotonic() + 60 * given.minutes
     if not given.report:
-        for units in phases():
-            run(units, ledger, until, given.processes, console)
+        run(ledger, until, given.processes, console)
     report.write(ledger.rows, given.results, name, sys.argv[1:], console)
 
 

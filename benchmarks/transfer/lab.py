@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks import patterns
-from benchmarks.transfer.grid import RAW, SHUFFLED, Draw, Setting, spec
+from benchmarks.transfer.grid import RAW, SHUFFLED, Draw, spec
 from demo import digits
 from tdmr import task
 from tdmr.config import DistillOptions
@@ -23,12 +23,12 @@ from tdmr.store import ArrayStore
 from tdmr.task import Task
 from tdmr.views import Places
 
-# The halves of the digits: settings are chosen on images that no result is measured on.
-CHOICE, RESULT = slice(0, None, 2), slice(1, None, 2)
+# The method was developed on the other half of the digits.
+RESULT = slice(1, None, 2)
 PATTERNS_HELD_OUT = 600
 
 
-def write(draw: Draw, folder: Path, half: slice) -> None:
+def write(draw: Draw, folder: Path, half: slice = RESULT) -> None:
     """Write the draw's images."""
     if draw.target == "digits":
         digits.write(folder, draw.shots, draw.seed, np.arange(digits.COUNT)[half])
@@ -44,13 +44,13 @@ class Lab:
         self._data = data
         self._store = ArrayStore(cache)
         self._reporter = Reporter(None, ["prepare"])
-        self._made: dict[tuple[Any, ...], tuple[Task, Teacher, dict[str, Any]]] = {}
+        self._made: dict[str, tuple[Task, Teacher, dict[str, Any]]] = {}
 
-    def train(self, method: str, setting: Setting) -> dict[str, Any]:
+    def train(self, method: str) -> dict[str, Any]:
         """Held-out accuracy of `method`, and what it cost."""
         if method == "scratch":
-            return self._scratch(setting)
-        job, teacher, cost = self._materials(setting)
+            return self._scratch()
+        job, teacher, cost = self._materials()
         source, name = None, method
         if method == "tdmr":
             name = OURS
@@ -59,22 +59,20 @@ class Lab:
             job = changed(job, {"distil": {"ce": 1.0, "kd": 0.0}})
         return self._measure(name, job, teacher, source, cost)
 
-    def ablate(self, name: str, changes: dict[str, dict[str, object]], setting: Setting) -> Any:
+    def ablate(self, name: str, changes: dict[str, dict[str, object]]) -> Any:
         """TDMR with one thing changed."""
-        job, teacher, cost = self._materials(setting, changes)
+        job, teacher, cost = self._materials(changes)
         source = RawFeatures(teacher) if name == RAW else None
         return self._measure(OURS, job, teacher, source, cost)
 
-    def probe(self, setting: Setting) -> float:
+    def probe(self) -> float:
         """The foundation's linear probe."""
-        job, teacher, _ = self._materials(setting)
+        job, teacher, _ = self._materials()
         return evaluate_probe(job, teacher).value
 
-    def _scratch(self, setting: Setting) -> dict[str, Any]:
+    def _scratch(self) -> dict[str, Any]:
         device = torch.device("cpu")
-        job, _ = task.prepare(
-            spec(self.draw, setting), self._data, self._store, device, self._reporter
-        )
+        job, _ = task.prepare(spec(self.draw), self._data, self._store, device, self._reporter)
         return self._measure("scratch", job, None, None, {})
 
     def _measure(
@@ -91,26 +89,24 @@ class Lab:
         }
 
     def _materials(
-        self, setting: Setting, changes: dict[str, dict[str, object]] | None = None
+        self, changes: dict[str, dict[str, object]] | None = None
     ) -> tuple[Task, Teacher, dict[str, Any]]:
-        """Stage 1 doesn't depend on the student's training: made once per augmentation."""
+        """Stage 1 doesn't depend on the student's training: made once."""
         changes = changes or {}
         stage_one = {k: v for k, v in changes.items() if k != "distil"}
-        key = (setting.mix, repr(sorted(stage_one.items())))
+        key = repr(sorted(stage_one.items()))
         if key not in self._made:
-            self._made[key] = self._make(setting, stage_one)
+            self._made[key] = self._make(stage_one)
         job, teacher, cost = self._made[key]
-        options = spec(self.draw, setting).options
+        options = spec(self.draw).options
         job = replace(
             job, spec=job.spec.model_copy(update={"options": with_changes(options, changes)})
         )
         return job, teacher, cost
 
-    def _make(
-        self, setting: Setting, changes: dict[str, dict[str, object]]
-    ) -> tuple[Task, Teacher, dict[str, Any]]:
+    def _make(self, changes: dict[str, dict[str, object]]) -> tuple[Task, Teacher, dict[str, Any]]:
         device = torch.device("cpu")
-        wanted = spec(self.draw, setting)
+        wanted = spec(self.draw)
         wanted = wanted.model_copy(update={"options": with_changes(wanted.options, changes)})
         began = time.perf_counter()
         job, _ = task.prepare(wanted, self._data, self._store, device, self._reporter)

@@ -36,11 +36,3 @@ class Ledger:
             file.write(json.dumps(row) + "\n")
         self.rows.append(row)
         self._known.add(self.key(row))
-
-    def settings(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """The chosen setting by student and method."""
-        return {
-            (row["student"], row["method"]): row["setting"]
-            for row in self.rows
-            if row["kind"] == "choice"
-        }

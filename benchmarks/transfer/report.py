@@ -41,11 +41,7 @@ def write(rows: list[Row], folder: Path, name: str, arguments: list[str], consol
         "probe": probes(rows),
         **shares(cells),
         "ablations": ablations(rows),
-        "settings": [
-            {k: row[k] for k in ("student", "method", "setting", "trials")}
-            for row in rows
-            if row["kind"] == "choice"
-        ],
+        "options": grid.spec(grid.Draw("digits", "f", "s", 2, 0)).options.model_dump(mode="json"),
         "costs": costs(rows),
     }
     _print(summary, console)

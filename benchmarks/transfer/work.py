@@ -9,13 +9,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.transfer import choose, grid
-from benchmarks.transfer.grid import Draw, Setting
-from benchmarks.transfer.lab import RESULT, Lab, write
+from benchmarks.transfer import grid
+from benchmarks.transfer.grid import Draw
+from benchmarks.transfer.lab import Lab, write
 from benchmarks.transfer.ledger import Ledger
 from tdmr import run
-
-Settings = dict[tuple[str, str], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -37,31 +35,20 @@ class Unit:
         return replace(self, methods=left) if left else None
 
 
-def measure(unit: Unit, settings: Settings, cache: Path) -> list[dict[str, Any]]:
+def measure(unit: Unit, cache: Path) -> list[dict[str, Any]]:
     """The unit's rows; `cache` keeps the foundation's features for the other students."""
     draw = unit.draw
-    run.set_up(torch.device("cpu"), grid.spec(draw, Setting()))
+    run.set_up(torch.device("cpu"), grid.spec(draw))
     torch.set_num_threads(1)
-    if unit.kind == "choice":
-        chosen = choose.choose(draw, unit.methods, cache)
-        return [{**unit.row(method), **found} for method, found in chosen.items()]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write(draw, root / "data", RESULT)
+        write(draw, root / "data")
         lab = Lab(draw, root / "data", cache)
-        return [{**unit.row(m), **_one(unit, lab, m, settings)} for m in unit.methods]
+        return [{**unit.row(m), **_one(unit, lab, m)} for m in unit.methods]
 
 
-def _one(unit: Unit, lab: Lab, method: str, settings: Settings) -> dict[str, Any]:
-    draw = unit.draw
-    # Controls and variants are run as what they are variants of.
-    same = {grid.SHUFFLED: "scratch", grid.ONLINE: "kd"}.get(method, method)
+def _one(unit: Unit, lab: Lab, method: str) -> dict[str, Any]:
     if unit.kind == "ablation":
-        same = "tdmr"
-    setting = Setting(**settings[draw.student, same])
-    if unit.kind == "ablation":
-        found = lab.ablate(method, grid.ABLATIONS[method], setting)
-    else:
-        found = lab.train(method, setting)
-    extra = {"probe": lab.probe(setting)} if method == "tdmr" else {}
-    return {**found, **extra, "setting": asdict(setting)}
+        return dict(lab.ablate(method, grid.ABLATIONS[method]))
+    extra = {"probe": lab.probe()} if method == "tdmr" else {}
+    return {**lab.train(method), **extra}

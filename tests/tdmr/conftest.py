@@ -58,7 +58,7 @@ def spec(foundation_folder: Path) -> JobSpec:
         options=DistillOptions(
             image_size=SIZE,
             views=ViewOptions(count=3),
-            reprogram=ReprogramOptions(proxy_dim=16, steps=20, batch_size=16),
+            reprogram=ReprogramOptions(mode="trained", proxy_dim=16, steps=20, batch_size=16),
             training=TrainingOptions(steps=12, batch_size=12),
         ),
     )

@@ -11,13 +11,19 @@ import torch
 import torch.nn.functional as F
 
 from tdmr.cache import ViewCache, ViewFeatures
-from tdmr.config import DistilOptions, ReprogramOptions, TrainingOptions, ViewOptions
+from tdmr.config import (
+    FEW_SHOTS,
+    DistilOptions,
+    ReprogramOptions,
+    TrainingOptions,
+    ViewOptions,
+)
 from tdmr.data.index import load_index
 from tdmr.data.pixels import pixel_store
 from tdmr.distil import Adapters, ProgressiveDistillation, adapters_for
 from tdmr.feed import Batch, TrainingSet
 from tdmr.models import StudentOutput, load_foundation, make_student
-from tdmr.proxy import Targets
+from tdmr.proxy import FLOOR, Targets, relevance
 from tdmr.reprogram import Teacher, reprogram
 from tdmr.schedule import Schedule
 from tdmr.store import ArrayStore
@@ -26,7 +32,7 @@ from tdmr.training import train
 from tdmr.views import Views
 
 CPU = torch.device("cpu")
-OPTIONS = ReprogramOptions(proxy_dim=16, steps=60, batch_size=32)
+OPTIONS = ReprogramOptions(mode="trained", proxy_dim=16, steps=60, batch_size=32)
 VIEWS = Views(ViewOptions(count=4, mix=0), "v", 0)
 
 
@@ -174,3 +180,38 @@ def test_no_gradient_reaches_the_foundation_in_either_stage(
     assert not trained & {id(p) for p in foundation.model.parameters()}
     assert history[-1]["proxy"] < 0.8 * history[0]["proxy"]
     assert history[-1]["ce"] < history[0]["ce"]
+
+
+def test_the_closed_form_weighs_what_the_task_turns_on() -> None:
+    """Dimension 0 tells classes apart, 1 only images, 2 differs by chance between few images."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 2
+    rows = torch.randn(400, 3, generator=generator)
+    images = torch.arange(400) % 200
+    rows[:, 0] += 3.0 * labels[images]
+    rows[:, 1] += 3.0 * torch.randn(200, generator=generator)[images]
+    first, second, third = relevance(rows, images, labels).square().tolist()
+    assert first == pytest.approx(FLOOR + 3.0, rel=0.05)  # all of the mean over three dimensions
+    assert second == pytest.approx(FLOOR, abs=0.1)
+    assert third == pytest.approx(FLOOR, abs=0.1)
+
+
+def test_one_image_per_class_has_a_relevance_too() -> None:
+    rows = torch.tensor([[0.0, 1.0], [2.0, 1.1], [0.1, 1.0], [2.1, 1.1]])
+    found = relevance(rows, torch.tensor([0, 1, 0, 1]), torch.tensor([0, 1]))
+    assert found.isfinite().all()
+
+
+def test_few_images_get_the_closed_form_and_many_a_training() -> None:
+    features, y = made_up_features()
+    auto = OPTIONS.model_copy(update={"mode": "auto"})
+    teacher = reprogram(features, VIEWS, y, 3, auto, seed=0, device=CPU)
+    assert teacher.space.heads is None
+    assert list(teacher.target_widths) == list(features.widths)
+    images, views = np.arange(12), np.zeros(12, dtype=np.int64)
+    targets = teacher.targets(images, views)
+    standard = teacher.space.standardise(torch.from_numpy(features.array[0].astype(np.float32)))
+    torch.testing.assert_close(targets.logits, teacher.ridge.full.logits(standard))
+    weighed = torch.cat(list(targets.proxies), dim=1)
+    torch.testing.assert_close(weighed, standard * teacher.space.weight)
+    assert (auto.trains(FEW_SHOTS), auto.trains(FEW_SHOTS - 1)) == (True, False)

@@ -108,7 +108,7 @@ def test_both_stages_learn(
         options=DistillOptions(
             image_size=pupil.size,
             views=ViewOptions(count=2),
-            reprogram=ReprogramOptions(proxy_dim=16, steps=30, batch_size=18),
+            reprogram=ReprogramOptions(mode="trained", proxy_dim=16, steps=30, batch_size=18),
             distil=FLAT,
             training=TrainingOptions(steps=40, batch_size=9, warmup=0.0),
         ),

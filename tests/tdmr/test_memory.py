@@ -69,7 +69,7 @@ def measure(images: int, foundation: str, folder: Path, *, hold: bool) -> int:
         options=DistillOptions(
             image_size=SIDE,
             views=ViewOptions(count=2),
-            reprogram=ReprogramOptions(proxy_dim=16, steps=5, batch_size=BATCH),
+            reprogram=ReprogramOptions(mode="trained", proxy_dim=16, steps=5, batch_size=BATCH),
             training=TrainingOptions(steps=5, batch_size=BATCH),
         ),
     )

@@ -88,7 +88,7 @@ def job(foundation_folder: Path) -> JobSpec:
         options=DistillOptions(
             image_size=SIDE,
             views=ViewOptions(count=2),
-            reprogram=ReprogramOptions(proxy_dim=16, steps=STEPS, batch_size=8),
+            reprogram=ReprogramOptions(mode="trained", proxy_dim=16, steps=STEPS, batch_size=8),
             training=TrainingOptions(steps=STEPS, batch_size=7),
         ),
     )
