@@ -1,4 +1,4 @@
-"""Local use: `tdmr.distill`, and the process that a worker starts. Torch loads when called."""
+"""Local use: `tdmr.distill`. Torch loads when it is called."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import ValidationError
-
+from tdmr import bundle
 from tdmr.config import DEFAULT_BASELINES, Baseline, DistillOptions, JobSpec
-from tdmr.errors import DatasetWarning, Failure, OptionsError, Stopped, TdmrError, room_for
-from tdmr.jobdir import CHECKPOINT_SECONDS, STOPPED_STATUS, JobDir, ProgressLine, Reporter
-
-UNSAVED = ("prepare", "cache")  # stages that a stop begins again
+from tdmr.errors import (
+    DatasetWarning,
+    OptionsError,
+    OutOfMemoryError,
+    is_out_of_memory,
+    room_for,
+)
+from tdmr.jobdir import ProgressLine, Reporter
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def distill(
     bit. What was written is removed when `out` is complete, and kept when an error is raised.
 
     Raises TdmrError: UnknownModelError, ModelWeightsError, DatasetError, OptionsError,
-    NonFiniteLossError, DiskFullError or CheckpointError, each saying what to change.
+    NonFiniteLossError, OutOfMemoryError, DiskFullError or CheckpointError, each saying what to
+    change.
     """
     target = Path(out)
     if target.exists():
@@ -81,23 +85,24 @@ def distill(
     spec = JobSpec(
         foundation=foundation, student=student, options=chosen, baselines=tuple(baselines)
     )
-    run = _load_recipe()
+    run = load_recipe()
     where = run.pick_device(device)
     world = run.distributed.join(where)
     reporter = Reporter(None, run.stages(spec))
     if on_progress and world.main:
         reporter.listeners.append(on_progress)
     checkpoints = run.Checkpoints(Path(checkpoint) if checkpoint else None)
-    with _result(target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}", reporter) as staged:
-        metrics = run.run(
-            spec,
-            Path(data),
-            staged,
-            cache=Path(cache) if cache else target.parent / ".tdmr-cache",
-            device=where,
-            reporter=reporter,
-            checkpoints=checkpoints,
-        )
+    with result_in(target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}", reporter) as staged:
+        with packaged(staged.with_name(f"{staged.name}.trained"), staged, reporter) as trained:
+            metrics = run.run(
+                spec,
+                Path(data),
+                trained,
+                cache=Path(cache) if cache else target.parent / ".tdmr-cache",
+                device=where,
+                reporter=reporter,
+                checkpoints=checkpoints,
+            )
         with world.main_first():
             _publish(staged, target, main=world.main)
     if world.main:
@@ -113,63 +118,12 @@ def _publish(staged: Path, target: Path, *, main: bool) -> None:
         shutil.rmtree(staged)
 
 
-def run_job(
-    path: Path,
-    *,
-    device: str,
-    cache: Path,
-    stopping: Callable[[], bool] = lambda: False,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> int:
-    """Run the job in JOB_DIR `path`, or go on with it; give the process's exit status.
-
-    0: the result is in out/. 1: progress.jsonl ends with the failure. STOPPED_STATUS: `stopping`
-    said so, and checkpoint/ holds what the next run on this JOB_DIR goes on from.
-    """
-    job = JobDir(path)
-    reporter = Reporter(job, ["prepare"])
-    try:
-        shutil.rmtree(job.out, ignore_errors=True)  # what an earlier run didn't finish
-        spec = JobSpec.model_validate_json(job.config.read_bytes())
-        run = _load_recipe()
-        reporter = Reporter(job, run.stages(spec))
-        reporter.listeners.append(lambda line: _stop_between(line, stopping))
-        checkpoints = run.Checkpoints(job.checkpoint, every=checkpoint_seconds, stopping=stopping)
-        with _result(job.out, reporter):
-            metrics = run.run(
-                spec,
-                job.data,
-                job.out,
-                cache=cache,
-                device=run.pick_device(device),
-                reporter=reporter,
-                checkpoints=checkpoints,
-            )
-            reporter.done(metrics)
-    except Stopped as stop:
-        reporter.stopped(stop)
-        return STOPPED_STATUS
-    except Exception as error:
-        failure = _failure(error, reporter.stage)
-        if failure is None:
-            raise
-        reporter.failed(failure)
-        return 1
-    checkpoints.clear()
-    return 0
-
-
-def _stop_between(line: ProgressLine, stopping: Callable[[], bool]) -> None:
-    """Stop where no step of a training asks: between stages, and in those before the first."""
-    if line.event != "progress" or line.stage is None or not stopping():
-        return
-    if line.step is None or line.stage.name in UNSAVED:
-        raise Stopped(line.stage.name, line.step or 0)
-
-
 @contextmanager
-def _result(folder: Path, reporter: Reporter) -> Iterator[Path]:
-    """A folder that is gone if the block fails; what the dataset warns of is reported."""
+def result_in(folder: Path, reporter: Reporter) -> Iterator[Path]:
+    """A folder that is gone if the block fails; what the dataset warns of is reported.
+
+    A full disk and a lack of memory become DiskFullError and OutOfMemoryError.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("always", DatasetWarning)
         show = warnings.showwarning
@@ -184,41 +138,28 @@ def _result(folder: Path, reporter: Reporter) -> Iterator[Path]:
         with room_for("the result", folder.parent):
             try:
                 yield folder
-            except BaseException:
+            except BaseException as error:
                 shutil.rmtree(folder, ignore_errors=True)
+                if is_out_of_memory(error):
+                    raise OutOfMemoryError(reporter.stage) from error
                 raise
 
 
-def _failure(error: Exception, stage: str) -> Failure | None:
-    """The record of an error that the user can do something about; None for any other."""
-    if isinstance(error, TdmrError):
-        return error.failure(stage)
-    if isinstance(error, ValidationError):
-        return Failure(code="options", user_error=True, stage="prepare", detail=str(error))
-    # torch has no common out-of-memory type on every device; its words are all there is.
-    words = ("out of memory", "can't allocate memory")
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    ):
-        return out_of_memory(stage)
-    return None
+@contextmanager
+def packaged(trained: Path, out: Path, reporter: Reporter) -> Iterator[Path]:
+    """Make the bundle `out` of what the block leaves in `trained`, which is gone afterwards."""
+    try:
+        yield trained
+        reporter.start("bundle")
+        bundle.package(trained, out, reporter.step)
+    finally:
+        shutil.rmtree(trained, ignore_errors=True)
 
 
-def _load_recipe() -> ModuleType:
+def load_recipe() -> ModuleType:
     """Load torch, and what needs it."""
     # OpenMP threads that spin at a barrier cost a shared machine 10 times what they save.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from tdmr import run
 
     return run
-
-
-def out_of_memory(stage: str) -> Failure:
-    """The failure of a run that didn't fit."""
-    return Failure(
-        code="out_of_memory",
-        user_error=True,
-        stage=stage,
-        detail="The models and a batch of images don't fit into the device's memory.",
-        suggestion="Halve options.training.batch_size, or choose a smaller image_size.",
-    )

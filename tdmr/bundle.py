@@ -13,64 +13,45 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timm.models import save_for_hf
-
+from tdmr import trained
 from tdmr.config import JobSpec
-from tdmr.models import Student
+from tdmr.errors import TrainedResultError
 
 MEDIA_TYPES = {
     ".json": "application/json",
     ".md": "text/markdown",
     ".safetensors": "application/octet-stream",
 }
-COLOURS = {1: "grey (luma, as Pillow's mode L)", 3: "RGB"}
 
 
-def save_model(student: Student, folder: Path, classes: Sequence[str]) -> int:
-    """Write the timm folder, classes and preprocessing; give the weights' size in bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mean, std = (buffer.flatten().tolist() for buffer in (student.mean, student.std))
-    data = {
-        "input_size": (student.channels, student.size, student.size),
-        "mean": tuple(round(value, 6) for value in mean),
-        "std": tuple(round(value, 6) for value in std),
-        "interpolation": "bicubic",
-        "crop_pct": 1.0,
-        "crop_mode": "center",
-    }
-    save_for_hf(
-        student.model.cpu().eval(),
-        str(folder),
-        model_config={"label_names": list(classes)},
-        data_config=data,
-        safe_serialization=True,
-    )
-    write_json(folder / "classes.json", list(classes))
-    write_json(
-        folder / "preprocessing.json",
-        {
-            "steps": [
-                f"apply the EXIF orientation and convert to {COLOURS[student.channels]}",
-                f"resize the shorter side to {student.size} pixels, bicubic with antialiasing",
-                f"crop the centre to {student.size} x {student.size}",
-                "divide by 255, subtract `mean`, divide by `std`; channels first",
-            ],
-            **data,
-        },
-    )
-    return (folder / "model.safetensors").stat().st_size
+def package(
+    folder: Path, out: Path, on_bytes: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """Make the bundle `out` of what was trained, in `folder` (`tdmr.trained`); give its metrics.
 
-
-def finish(folder: Path, spec: JobSpec, metrics: dict[str, Any]) -> None:
-    """Add metrics and model card, then the manifest over everything."""
-    write_json(folder / "metrics.json", metrics)
-    (folder / "README.md").write_text(model_card(spec, metrics), encoding="utf-8")
-    files = [describe(path) for path in sorted(folder.iterdir()) if path.name != "manifest.json"]
-    write_json(folder / "manifest.json", {"files": files})
+    `on_bytes(done, total)` is told how much of the weights is copied. Raises TrainedResultError
+    for files that are missing or damaged.
+    """
+    found = trained.read(folder)
+    student, metrics = found.student, found.metrics
+    try:
+        card = model_card(found.spec, metrics)
+    except (LookupError, TypeError, ValueError) as error:
+        raise TrainedResultError("trained.json is damaged: its metrics aren't whole.") from error
+    out.mkdir(parents=True, exist_ok=True)
+    trained.copy_weights(folder, student, out / trained.WEIGHTS, on_bytes)
+    write_json(out / "config.json", student.timm)
+    write_json(out / "classes.json", student.classes)
+    write_json(out / "preprocessing.json", student.preprocessing)
+    write_json(out / "metrics.json", metrics)
+    (out / "README.md").write_text(card, encoding="utf-8")
+    files = [describe(path) for path in sorted(out.iterdir()) if path.name != "manifest.json"]
+    write_json(out / "manifest.json", {"files": files})
+    return metrics
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -99,7 +80,7 @@ library_name: timm
 tags: [image-classification, timm, distillation]
 ---
 # {student["architecture"]} for {len(dataset["classes"])} classes
-
+{_warning(metrics.get("partial"))}
 Distilled from the frozen foundation model `{foundation["name"]}` by task-driven model
 reprogramming (a reading of TDMR, arXiv 2304.02263): a proxy space is fitted on the foundation's
 features of the target images, and the student is taught from it, progressively.
@@ -134,6 +115,21 @@ print(classes[logits.argmax().item()])
 ## Limits
 Accuracy was measured once, on the held-out images of the same upload; other cameras, other light
 or other classes will do worse. Probabilities are not calibrated.
+"""
+
+
+def _warning(partial: dict[str, Any] | None) -> str:
+    """What must be known first of a student whose training was stopped early."""
+    if partial is None:
+        return ""
+    step, steps, stage = partial["step"], partial["steps"], partial["stage"]
+    where = f"at step {step:,} of {steps:,} of stage `{stage}`"
+    if step == steps:
+        where = f"after the last step, {steps:,}, of stage `{stage}`"
+    missing = f" Not measured: {', '.join(partial['missing'])}." if partial["missing"] else ""
+    return f"""
+**Training was stopped early, {where}.** These are the averaged weights of that
+moment.{missing}
 """
 
 

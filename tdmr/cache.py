@@ -66,16 +66,25 @@ class ViewCache:
         `on_views(done, total)` is told of every batch that the foundation had to see. An entry
         that fails its live check is thrown away and made again, and `warn` is told.
         """
+        found = self.find(ingredients, warn=warn)
+        if found is None:
+            made = self._make(self._ingredients(ingredients), on_views)
+            found = ViewFeatures(made, self._foundation.widths, reused=False)
+        return found
+
+    def find(
+        self, ingredients: dict[str, Any], *, warn: Callable[[str], None] = lambda message: None
+    ) -> ViewFeatures | None:
+        """The same where they are stored already and pass their live check; otherwise None."""
         named = self._ingredients(ingredients)
         found = self._store.find(named)
-        if found is not None and not self._agrees(found):
-            warn("The stored features differ from what the foundation gives now: made again.")
-            self._store.drop(named)
-            found = None
-        reused = found is not None
         if found is None:
-            found = self._make(named, on_views)
-        return ViewFeatures(found, self._foundation.widths, reused)
+            return None
+        if not self._agrees(found):
+            warn("The stored features differ from what the foundation gives now: thrown away.")
+            self._store.drop(named)
+            return None
+        return ViewFeatures(found, self._foundation.widths, reused=True)
 
     @property
     def _device(self) -> torch.device:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from tdmr import failpoint
 from tdmr.errors import CheckpointError, Stopped, room_for
 from tdmr.jobdir import CHECKPOINT_SECONDS
 
@@ -50,16 +51,26 @@ class Checkpoints:
     """The checkpoints of one run in `folder`; with None, nothing is kept and nothing is found.
 
     `owner` says what the run is made of, so that another run's file is never taken for one's own.
-    `every` is in seconds; `stopping` is asked after every step. Two processes must not share a
-    folder.
+    `every` is in seconds; `stopping` is asked after every step. `on_saved` is told the stage, the
+    name of its file and the next step, once the file is durable. What `spent` gives is kept in
+    each file, and `earlier` is what the last one that was found had. Two processes must not share
+    a folder.
     """
 
     folder: Path | None = None
     owner: str = ""
     every: float = CHECKPOINT_SECONDS
     stopping: Callable[[], bool] = lambda: False
+    on_saved: Callable[[str, str, int], None] = lambda stage, name, step: None
+    spent: Callable[[], dict[str, Any]] = dict
+    earlier: dict[str, Any] = field(default_factory=dict)
     _last: float = field(default_factory=time.monotonic)
     _stages: set[str] = field(default_factory=set)
+
+    def has(self, stage: str) -> bool:
+        """Whether there is a file of `stage`, whatever is in it."""
+        path = self._path(stage)
+        return path is not None and path.exists()
 
     def find(self, stage: str) -> Saved | None:
         """The last complete state of `stage`, or None.
@@ -89,6 +100,8 @@ class Checkpoints:
                 "models.",
                 suggestion="Give every run a checkpoint folder of its own, or remove this one.",
             )
+        self.earlier.clear()  # in place: copies of this object share it
+        self.earlier.update(facts.get("spent", {}))
         return Saved(tensors, facts)
 
     def after_step(self, stage: str, step: int, state: Callable[[], Mapping[str, Tensor]]) -> None:
@@ -99,7 +112,7 @@ class Checkpoints:
         if stop:
             raise Stopped(stage, step)
 
-    def save(self, stage: str, tensors: Mapping[str, Tensor], **facts: Any) -> None:
+    def save(self, stage: str, tensors: Mapping[str, Tensor], *, step: int, **facts: Any) -> None:
         """Replace the stage's checkpoint, durably; a state that isn't finite is passed over.
 
         Raises DiskFullError when there is no room: the one before it is still there.
@@ -111,10 +124,12 @@ class Checkpoints:
         plain = {name: _plain_copy(tensor) for name, tensor in tensors.items()}
         # The loss isn't looked at in every step: what diverged since must not replace what is good.
         if all(bool(tensor.isfinite().all()) for tensor in plain.values()):
-            named = {**facts, "owner": self.owner, "format": FORMAT}
+            named = {**facts, "step": step, "spent": self.spent()}
+            named |= {"owner": self.owner, "format": FORMAT}
             raw = save(plain, metadata={"facts": json.dumps(named)})
             with room_for("a checkpoint", path.parent, len(raw)):
                 _replace(path, raw)
+            self.on_saved(stage, path.name, step)
         self._last = time.monotonic()
 
     def clear(self) -> None:
@@ -155,12 +170,14 @@ def _replace(path: Path, raw: bytes) -> None:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
+        failpoint.reached("checkpoint.written")
         staged.replace(path)
     finally:
         staged.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
+        failpoint.reached("checkpoint.replaced")
     finally:
         os.close(folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tdmr import api, catalog, config
+from tdmr import api, catalog, config, process
 from tdmr.config import Baseline, DistillOptions
 from tdmr.errors import TdmrError
 from tdmr.jobdir import CHECKPOINT_SECONDS, ProgressLine
@@ -28,6 +29,10 @@ app = typer.Typer(
 console = Console(stderr=True)
 CHECKPOINT_HELP = "Folder to go on from after an interruption."
 FOUNDATION_HELP = "timm name, bundled letters_*, local-dir:FOLDER, safetensors:ARCHITECTURE@FILE."
+JOB_DIR_HELP = "What a worker has filled (see tdmr.jobdir)."
+DEVICE_HELP = "auto, cpu or cuda:N."
+CACHE_HELP = "Where features are kept; JOB_DIR/cache unless given."
+NO_PACKAGE_HELP = "Leave what was trained in out/, for `package`."
 BASELINE_HELP = f"{', '.join(config.BASELINES)}; repeat."
 
 
@@ -153,12 +158,61 @@ def bench(
 
 @app.command(hidden=True)
 def run(
-    job_dir: Path,
-    device: Annotated[str, typer.Option()] = "auto",
-    cache: Annotated[Path | None, typer.Option()] = None,
-    checkpoint_seconds: Annotated[float, typer.Option(min=0)] = CHECKPOINT_SECONDS,
+    job_dir: Annotated[Path, typer.Argument(help=JOB_DIR_HELP)],
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    cache: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, help="Time between two checkpoints.")
+    ] = CHECKPOINT_SECONDS,
+    no_package: Annotated[bool, typer.Option("--no-package", help=NO_PACKAGE_HELP)] = False,
 ) -> None:
-    """Run the job in JOB_DIR, or go on with it: what a worker starts (see `tdmr.jobdir`)."""
+    """Run the job in JOB_DIR, or go on with it; out/ is the bundle.
+
+    On SIGTERM it stops behind a checkpoint and ends with status 75.
+    """
+    status = process.run_job(
+        job_dir,
+        device=device,
+        cache=cache or job_dir / "cache",
+        package=not no_package,
+        stopping=_stoppable(),
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    raise typer.Exit(status)
+
+
+@app.command(hidden=True)
+def package(job_dir: Annotated[Path, typer.Argument(help=JOB_DIR_HELP)]) -> None:
+    """Make the bundle, in out/, of what `run --no-package` left and now is in data/.
+
+    JOB_DIR needs nothing else: neither config.json nor dataset, models or torch.
+    """
+    raise typer.Exit(process.package_job(job_dir, stopping=_stoppable()))
+
+
+@app.command(hidden=True)
+def rescue(
+    job_dir: Annotated[Path, typer.Argument(help=JOB_DIR_HELP)],
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    cache: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
+    no_package: Annotated[bool, typer.Option("--no-package", help=NO_PACKAGE_HELP)] = False,
+) -> None:
+    """Take the student of a stopped `run` out of JOB_DIR/checkpoint, and measure it.
+
+    Nothing is trained; out/ is a bundle whose metrics.json says in `partial` how far it had come.
+    """
+    status = process.rescue_job(
+        job_dir,
+        device=device,
+        cache=cache or job_dir / "cache",
+        package=not no_package,
+        stopping=_stoppable(),
+    )
+    raise typer.Exit(status)
+
+
+def _stoppable() -> Callable[[], bool]:
+    """End when the parent does; whether SIGTERM has asked to stop. The second one ends at once."""
     from tdmr import lifeline
 
     lifeline.hold()
@@ -166,17 +220,10 @@ def run(
 
     def ask(number: int, frame: object) -> None:
         asked.set()
-        signal.signal(number, signal.SIG_DFL)  # the second time, at once
+        signal.signal(number, signal.SIG_DFL)
 
     signal.signal(signal.SIGTERM, ask)
-    status = api.run_job(
-        job_dir,
-        device=device,
-        cache=cache or job_dir / "cache",
-        stopping=asked.is_set,
-        checkpoint_seconds=checkpoint_seconds,
-    )
-    raise typer.Exit(status)
+    return asked.is_set
 
 
 def table(metrics: dict[str, object]) -> Table:

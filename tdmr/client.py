@@ -103,14 +103,24 @@ class Client:
         *,
         options: DistillOptions | None = None,
         baselines: Iterable[str] = ("scratch", "probe", "kd"),
+        max_seconds: float | None = None,
+        priority: int = 0,
+        queue: str = "default",
     ) -> Json:
-        """Order a student; the job, `queued`."""
+        """Order a student; the job, `queued`.
+
+        After `max_seconds` of work the job ends with the student so far. `priority` orders your own
+        waiting jobs; `queue` is one of the service's.
+        """
         body = {
             "dataset_id": dataset_id,
             "foundation": foundation,
             "student": student,
             "options": options.model_dump(mode="json", exclude_unset=True) if options else {},
             "baselines": list(baselines),
+            "budget": None if max_seconds is None else {"max_seconds": max_seconds},
+            "priority": priority,
+            "queue": queue,
         }
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         return self._call("POST", "/v1/jobs", json=body, headers=headers)
@@ -134,6 +144,23 @@ class Client:
     def cancel(self, job_id: str) -> Json:
         """Call a job off."""
         return self._call("POST", f"/v1/jobs/{job_id}/cancel")
+
+    def pause(self, job_id: str) -> Json:
+        """Stop a job behind a checkpoint; `pausing`, then `paused`."""
+        return self._call("POST", f"/v1/jobs/{job_id}/pause")
+
+    def resume(self, job_id: str) -> Json:
+        """Queue a paused job again."""
+        return self._call("POST", f"/v1/jobs/{job_id}/resume")
+
+    def retry(self, job_id: str, **changes: Any) -> Json:
+        """Order a job anew that failed, was cancelled or ended early; the new job.
+
+        `changes` are a merge patch of the order: `options`, `baselines`, `budget`, `priority`,
+        `queue`. Without any, the new job goes on from the old one's checkpoint.
+        """
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        return self._call("POST", f"/v1/jobs/{job_id}/retry", json=changes, headers=headers)
 
     def student(self, student_id: str) -> Json:
         """A student: accuracy, baselines, metrics and files."""

@@ -134,10 +134,10 @@ class _Shared(Checkpoints):
         self.world.barrier()
         return super().find(stage)
 
-    def save(self, stage: str, tensors: Mapping[str, Tensor], **facts: Any) -> None:
+    def save(self, stage: str, tensors: Mapping[str, Tensor], *, step: int, **facts: Any) -> None:
         """In the main process alone."""
         if self.world.main:
-            super().save(stage, tensors, **facts)
+            super().save(stage, tensors, step=step, **facts)
 
 
 class _Gather(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+# torch has no common type for a lack of memory; the words of it and its libraries are all there is.
+# The last ones are oneDNN's, whose "primitive descriptor" is another matter.
+NO_MEMORY = re.compile(
+    "out of memory|can't allocate memory|bad_alloc|ALLOC_FAILED"
+    "|could not (create|execute) a primitive$"
+)
+
 
 class Failure(BaseModel):
-    """Why a job ended badly, as data: what a program or a person needs to act on it."""
+    """Why a job ended badly, as data: what a program or a person needs to act on it.
+
+    `change` is what to change in the order, where that is known, as a JSON merge patch (RFC 7396).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,6 +34,7 @@ class Failure(BaseModel):
     detail: str
     retryable: bool = False
     suggestion: str | None = None
+    change: dict[str, Any] | None = None
     log: list[str] = []
 
 
@@ -33,10 +45,13 @@ class TdmrError(Exception):
     user_error = False
     retryable = False
 
-    def __init__(self, detail: str, *, suggestion: str | None = None) -> None:
+    def __init__(
+        self, detail: str, *, suggestion: str | None = None, change: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.suggestion = suggestion
+        self.change = change
 
     def __str__(self) -> str:
         return f"{self.detail} {self.suggestion}" if self.suggestion else self.detail
@@ -50,6 +65,7 @@ class TdmrError(Exception):
             detail=self.detail,
             retryable=self.retryable,
             suggestion=self.suggestion,
+            change=self.change,
         )
 
 
@@ -82,18 +98,46 @@ class OptionsError(TdmrError):
 
 
 class NonFiniteLossError(TdmrError):
-    """A loss became infinite or not a number."""
+    """A loss became infinite or not a number, at a peak learning rate of `rate`."""
 
     code = "non_finite_loss"
     user_error = True
 
-    def __init__(self, stage: str, step: int, parts: dict[str, float]) -> None:
+    def __init__(self, stage: str, step: int, parts: dict[str, float], rate: float) -> None:
         named = ", ".join(f"{name}={value:.4g}" for name, value in parts.items())
         group = stage if stage in ("input", "reprogram") else "training"
+        lower = float(f"{rate / 3:.3g}")
         super().__init__(
             f"The loss of stage {stage!r} stopped being finite at step {step} ({named}).",
-            suggestion=f"Lower options.{group}.learning_rate, by a factor of 3 to begin with.",
+            suggestion=f"Lower options.{group}.learning_rate from {rate:g}, to {lower:g} to begin "
+            "with.",
+            change={"options": {group: {"learning_rate": lower}}},
         )
+
+
+class OutOfMemoryError(TdmrError):
+    """A stage that doesn't fit into the memory of the device, or of the machine."""
+
+    code = "out_of_memory"
+    user_error = True
+
+    def __init__(
+        self, stage: str, *, suggestion: str | None = None, change: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(
+            f"Stage {stage!r} doesn't fit into the device's memory.",
+            suggestion=suggestion or LESS_MEMORY.get(stage, SMALLER_STUDENT),
+            change=change,
+        )
+        self.stage = stage
+
+
+SMALLER_STUDENT = "Choose a smaller options.image_size, or a smaller student."
+LESS_MEMORY = {
+    "prepare": "Choose a smaller foundation or student, or a smaller options.input.batch_size.",
+    "cache": "Choose a smaller options.foundation_size, or a smaller foundation.",
+    "reprogram": "Lower options.reprogram.taps, or choose a smaller foundation.",
+}
 
 
 class DiskFullError(TdmrError):
@@ -116,6 +160,27 @@ class CheckpointError(TdmrError):
     code = "checkpoint"
 
 
+class TrainedResultError(TdmrError):
+    """What was trained can't be packaged: files are missing or damaged."""
+
+    code = "trained_result"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, suggestion="Fetch its files again, or train again.")
+
+
+class NothingToRescueError(TdmrError):
+    """A job that was stopped before there was a student."""
+
+    code = "nothing_to_rescue"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no student to rescue: stage 2 had not begun, or had no checkpoint yet.",
+            suggestion="Start the job again.",
+        )
+
+
 class Stopped(Exception):  # noqa: N818 - an ending, not an error
     """A run that was asked to stop, and did, behind a durable checkpoint where it keeps one."""
 
@@ -131,6 +196,15 @@ def is_disk_full(error: BaseException) -> bool:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     # Safetensors has an error of its own, with the system's number in its words.
     return f"(os error {errno.ENOSPC})" in str(error) or f"(os error {errno.EDQUOT})" in str(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that a device, or this machine, has no memory left."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, RuntimeError):
+        return NO_MEMORY.search(str(error)) is not None
+    return isinstance(error, MemoryError)
 
 
 @contextmanager

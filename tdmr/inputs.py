@@ -296,7 +296,7 @@ class _Trial:
             loss = F.cross_entropy(head(tap), y, label_smoothing=LABEL_SMOOTHING)
             losses = {"loss": loss.item()}
             if not np.isfinite(losses["loss"]):
-                raise NonFiniteLossError("input", step, losses)
+                raise NonFiniteLossError("input", step, losses, options.learning_rate)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -1,13 +1,23 @@
 """JOB_DIR: the whole hand-over between a worker and the process that trains.
 
-config.json     in    the job (`tdmr.config.JobSpec` for a distillation)
-data/           in    the dataset
+config.json     in    the job (`tdmr.config.JobSpec` for a distillation); `package` needs none
+data/           in    the dataset; for `package`, what was trained (`tdmr.trained`)
 progress.jsonl  back  one `ProgressLine` per line, appended and flushed
 log.txt         back  what the process printed
 out/            back  the result; complete if and only if the last line says `done`
 checkpoint/     own   what a process started on the same JOB_DIR goes on from
+trained/        own   what was trained, until it is packaged
 
-The process ends with status 0 behind `done`, 1 behind `failed`, and STOPPED_STATUS behind
+    python -m tdmr run JOB_DIR      train, and package: out/ is the bundle (`tdmr.bundle`).
+                                    With --no-package, out/ is what was trained.
+    python -m tdmr package JOB_DIR  package what was trained: out/ is the bundle.
+    python -m tdmr rescue JOB_DIR   take the student out of checkpoint/ as it is, without training,
+                                    and package it. checkpoint/ stays as it is.
+
+A `checkpoint` line names a file in checkpoint/ that is durable now, and the step that comes next.
+Such a file is replaced as a whole and never changed: what copies it elsewhere gets a whole one.
+
+Each process ends with status 0 behind `done`, 1 behind `failed`, and STOPPED_STATUS behind
 `stopped`: SIGTERM asked it to stop, and it can be started again. A second SIGTERM ends it at once.
 """
 
@@ -22,10 +32,12 @@ from typing import Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tdmr import failpoint
 from tdmr.errors import Failure, Stopped, is_disk_full
 
 STOPPED_STATUS = 75  # EX_TEMPFAIL of sysexits.h
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints, unless said otherwise
+PASSING = ("progress", "checkpoint")  # events that another of their kind makes up for
 
 
 class Stage(BaseModel):
@@ -44,7 +56,7 @@ class ProgressLine(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    event: Literal["progress", "warning", "done", "failed", "stopped"]
+    event: Literal["progress", "checkpoint", "warning", "done", "failed", "stopped"]
     stage: Stage | None = None
     step: int | None = None
     steps: int | None = None
@@ -52,6 +64,7 @@ class ProgressLine(BaseModel):
     eta_seconds: float | None = None
     message: str | None = None
     failure: Failure | None = None
+    checkpoint: str | None = None
     result: dict[str, Any] | None = None
 
 
@@ -66,6 +79,7 @@ class JobDir:
         self.log = path / "log.txt"
         self.out = path / "out"
         self.checkpoint = path / "checkpoint"
+        self.trained = path / "trained"
 
     def append(self, line: ProgressLine) -> None:
         """Add one line. Readers wait for the newline, so they see it whole or not at all."""
@@ -106,14 +120,18 @@ def _last_byte(file: BinaryIO) -> bytes:
 
 
 class Reporter:
-    """Reports a run's progress: at most one progress line per `interval` seconds and stage."""
+    """Reports a run's progress: at most one progress line per `interval` seconds and stage.
+
+    `stages` are the names of all stages, in order; they can be replaced before the first starts.
+    """
 
     def __init__(self, job: JobDir | None, stages: list[str], interval: float = 0.5) -> None:
         self._job = job
-        self._stages = stages
+        self.stages = stages
         self._interval = interval
         self._stage = stages[0]
         self._progress = self._last = 0.0
+        self._steps: int | None = None
         self._first: tuple[int, float] | None = None  # the first step seen here, and when
         self.listeners: list[Callable[[ProgressLine], None]] = []
 
@@ -121,13 +139,13 @@ class Reporter:
         """Enter a stage, which must be one of those announced."""
         self._stage = stage
         self._progress = self._last = 0.0
-        self._first = None
+        self._steps = self._first = None
         self._emit(ProgressLine(event="progress", stage=self._where(0.0)))
 
     def step(self, step: int, steps: int, losses: dict[str, float] | None = None) -> None:
         """Report step `step` of `steps` in this stage; most calls return without writing."""
         now = time.monotonic()
-        self._progress = step / steps if steps else 1.0
+        self._progress, self._steps = step / steps if steps else 1.0, steps
         # A resumed stage doesn't begin at step 0: what is left is judged by what was done here.
         first, since = self._first = self._first or (step, now)
         if now - self._last < self._interval and step != steps:
@@ -145,13 +163,28 @@ class Reporter:
             )
         )
 
+    def checkpoint(self, stage: str, name: str, step: int) -> None:
+        """The file `name` in checkpoint/ is durable; `step` is the next to do in `stage`."""
+        progress = step / self._steps if self._steps else self._progress
+        self._emit(
+            ProgressLine(
+                event="checkpoint",
+                stage=self._where(progress, stage),
+                step=step,
+                steps=self._steps,
+                checkpoint=name,
+            )
+        )
+
     def warn(self, message: str) -> None:
         """Say something that the user should know and that doesn't stop the run."""
         self._emit(ProgressLine(event="warning", stage=self._where(0.0), message=message))
 
     def done(self, result: dict[str, Any]) -> None:
         """The result is complete and on disk."""
+        failpoint.reached("result.written")
         self._emit(ProgressLine(event="done", result=result))
+        failpoint.reached("result.said")
 
     def failed(self, failure: Failure) -> None:
         """The run ends here, and this is why."""
@@ -167,10 +200,11 @@ class Reporter:
         """The stage that the run is in."""
         return self._stage
 
-    def _where(self, progress: float) -> Stage:
-        index = self._stages.index(self._stage)
+    def _where(self, progress: float, stage: str | None = None) -> Stage:
+        name = stage or self._stage
+        index = self.stages.index(name)
         return Stage(
-            name=self._stage, index=index + 1, count=len(self._stages), progress=round(progress, 4)
+            name=name, index=index + 1, count=len(self.stages), progress=round(progress, 4)
         )
 
     def _emit(self, line: ProgressLine) -> None:
@@ -179,7 +213,7 @@ class Reporter:
                 self._job.append(line)
             except OSError as error:
                 # A line of progress less is no reason to lose a training.
-                if line.event != "progress" or not is_disk_full(error):
+                if line.event not in PASSING or not is_disk_full(error):
                     raise
         for listener in self.listeners:
             listener(line)

@@ -8,17 +8,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tdmr import baselines, checkpoint, evaluate
-from tdmr.checkpoint import Checkpoints
+from tdmr import baselines, checkpoint, evaluate, memory
+from tdmr.checkpoint import Checkpoints, Saved
 from tdmr.distil import ProgressiveDistillation, TargetSource, adapters_for
+from tdmr.distributed import World
+from tdmr.errors import OutOfMemoryError, is_out_of_memory
+from tdmr.feed import TrainingSet
 from tdmr.jobdir import Reporter
 from tdmr.models import Student
 from tdmr.reprogram import Teacher
 from tdmr.schedule import Schedule
 from tdmr.task import Task
-from tdmr.training import Objective, train
+from tdmr.training import Objective, rehearse, restored, train
 
 OURS = "distil"
+OTHER_HEADS = ("simkd", "rd")  # judged by another head than the student's own
+HALVE = "Halve options.training.batch_size, or choose a smaller image_size."
 
 
 @dataclass(frozen=True)
@@ -50,21 +55,47 @@ def train_method(
     """A student trained by the method `name`, with the budget that all of them get.
 
     `source` gives TDMR other targets than the teacher's, for controls and ablations. Only
-    `scratch` does without a teacher.
+    `scratch` does without a teacher. Raises what `train` does, and OutOfMemoryError, which names
+    the batch size that fits where one process trains.
     """
-    student = task.fresh_student()
-    objective = objective_for(name, task, teacher, student, source)
-    trained = train(
-        student,
-        task.training_set(),
-        objective,
-        task.options.training,
-        seed=task.options.seed,
-        stage=name,
-        on_step=reporter.step if reporter else lambda step, steps, losses: None,
-        checkpoints=checkpoints,
-    )
-    return Trained(trained, objective)
+    options, seed = task.options.training, task.options.seed
+
+    def begin() -> tuple[Student, TrainingSet, Objective]:
+        student = task.fresh_student()
+        return student, task.training_set(), objective_for(name, task, teacher, student, source)
+
+    def to_the_end() -> Trained:
+        student, data, objective = begin()
+        on_step = reporter.step if reporter else lambda step, steps, losses: None
+        trained = train(
+            student, data, objective, options,
+            seed=seed, stage=name, on_step=on_step, checkpoints=checkpoints,
+        )  # fmt: skip
+        return Trained(trained, objective)
+
+    def attempt(batch_size: int) -> None:
+        rehearse(*begin(), options.model_copy(update={"batch_size": batch_size}), seed=seed)
+
+    try:
+        return to_the_end()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        if World.current().size > 1:
+            raise OutOfMemoryError(name, suggestion=HALVE) from error
+    # Behind the handler: until it is left, its traceback holds the memory of the step that failed.
+    raise memory.out_of_memory(name, options.batch_size, attempt)
+
+
+def finished(name: str, task: Task, saved: Saved, teacher: Teacher | None = None) -> Trained:
+    """What `train_method` would have given, had the method `name` ended where `saved` was saved.
+
+    Those of OTHER_HEADS need the teacher.
+    """
+    student = task.fresh_student(pretrained=False)
+    # Without a head of its own, an objective says nothing about a student that is trained.
+    judge = objective_for(name if name in OTHER_HEADS else "scratch", task, teacher, student)
+    return Trained(restored(student, judge, saved, task.images.train_student), judge)
 
 
 def objective_for(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tdmr import weights
-from tdmr.errors import ModelWeightsError, OptionsError, UnknownModelError
+from tdmr.errors import ModelWeightsError, OptionsError, UnknownModelError, is_out_of_memory
 from tdmr.weights import TimmModel
 
 if TYPE_CHECKING:
@@ -294,6 +294,8 @@ def _check_size(
     try:
         forward(torch.zeros(2, 3, side.size, side.size, device=device))
     except (RuntimeError, AssertionError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise OptionsError(
             f"{side.name!r} can't take images of {side.size} pixels: {weights.first_line(error)}",
             suggestion=f"{advice} another options.{option}, for instance a multiple of 32.",

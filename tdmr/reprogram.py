@@ -181,7 +181,7 @@ def _train(
         optimizer.step()
         numbers = as_numbers(parts)
         if not np.isfinite(numbers["loss"]):
-            raise NonFiniteLossError(STAGE, step, numbers)
+            raise NonFiniteLossError(STAGE, step, numbers, options.learning_rate)
         step += 1
         on_step(step, options.steps, numbers)
         if step < options.steps:

@@ -1,7 +1,8 @@
-"""The recipe of a distillation, from a dataset folder to a bundle. Reads top to bottom."""
+"""The recipe of a distillation, from a dataset to what is packaged. Reads top to bottom."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
@@ -13,30 +14,30 @@ from typing import Any
 
 import torch
 
-from tdmr import bundle, checkpoint, distributed, evaluate
-from tdmr.cache import ViewFeatures
+from tdmr import checkpoint, distributed, evaluate
+from tdmr import trained as trained_result
 from tdmr.checkpoint import Checkpoints
 from tdmr.config import JobSpec
-from tdmr.data.index import DatasetIndex
 from tdmr.errors import OptionsError
 from tdmr.jobdir import Reporter
 from tdmr.methods import OURS, evaluate_probe, train_method
-from tdmr.models import size_warning
+from tdmr.models import Student, size_warning
 from tdmr.reprogram import Teacher
 from tdmr.store import ArrayStore
 from tdmr.task import Task, cache_views, prepare, teach
 
 STAGES = ["prepare", "cache", "reprogram", OURS]
-LAST_STAGES = ["evaluate", "bundle"]
+PACKAGE = "bundle"
 WITHOUT_CACHE = ("scratch",)
 DEFAULT_SIDE = 224
 # Batches of fewer pixels (32 images of 96 x 96) lose more to threads that wait than they gain.
 ONE_THREAD_PIXELS = 32 * 96 * 96
 
 
-def stages(spec: JobSpec) -> list[str]:
-    """The names of a job's stages, in order."""
-    return [*STAGES, *(b for b in spec.baselines if b != "probe"), *LAST_STAGES]
+def stages(spec: JobSpec, *, package: bool = True) -> list[str]:
+    """The names of a job's stages, in order; without `package` the job ends where it is trained."""
+    trained = [*STAGES, *(b for b in spec.baselines if b != "probe"), "evaluate"]
+    return [*trained, PACKAGE] if package else trained
 
 
 def run(
@@ -49,7 +50,7 @@ def run(
     reporter: Reporter,
     checkpoints: Checkpoints = checkpoint.NONE,
 ) -> dict[str, Any]:
-    """Distil, compare, and write the bundle into `out`; give the metrics that it holds.
+    """Distil, compare, and leave what was trained in `out` (`tdmr.trained`); give its metrics.
 
     Raises a `tdmr.errors.TdmrError` for anything that the user can change, and Stopped.
     """
@@ -58,9 +59,10 @@ def run(
 
     reporter.start("prepare")
     with clock("prepare"):
-        task, index = prepare(spec, data, store, device, reporter)
+        task, _ = prepare(spec, data, store, device, reporter)
+        costs = functools.partial(spent, clock, task, checkpoints)
         if checkpoints.folder is not None:
-            checkpoints.owner = owner(task)
+            checkpoints.owner, checkpoints.spent = owner(task), costs
         params = sum(p.numel() for p in task.fresh_student().model.parameters())
         if warning := size_warning(task.foundation.parameters, params):
             reporter.warn(warning)
@@ -83,20 +85,37 @@ def run(
     results = {name: method.evaluate(task) for name, method in trained.items()}
     if "probe" in spec.baselines:
         results["probe"] = evaluate_probe(task, teacher)
-
-    reporter.start("bundle")
-    student = trained[OURS].student
-    size = bundle.save_model(student, out, index.classes)
-    metrics = describe(task, index, features, teacher)
-    metrics["student"] = {
-        "architecture": spec.student,
-        "params": params,
-        "bytes": size,
-        "input_size": student.size,
-    }
-    metrics |= compare(results, clock.seconds)
-    bundle.finish(out, spec, metrics)
+    metrics = conclude(out, task, trained[OURS].student, teacher, results, costs())
     reporter.step(1, 1)
+    return metrics
+
+
+def conclude(
+    out: Path,
+    task: Task,
+    student: Student,
+    teacher: Teacher | None,
+    results: dict[str, evaluate.Accuracy],
+    costs: dict[str, Any],
+    partial: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write `out` (`tdmr.trained`); give the metrics that it holds.
+
+    `costs` are what `spent` gives; `partial` says what of a whole run is missing.
+    """
+    exported = trained_result.export(student, out, task.classes)
+    metrics = {
+        **describe(task, teacher, costs["forwards"]),
+        "student": {
+            "architecture": task.spec.student,
+            "params": sum(p.numel() for p in student.model.parameters()),
+            "bytes": exported.bytes,
+            "input_size": student.size,
+        },
+        **compare(results, costs["seconds"]),
+        "partial": partial,
+    }
+    trained_result.complete(out, exported, task.spec, metrics)
     return metrics
 
 
@@ -125,7 +144,8 @@ def set_up(device: torch.device, spec: JobSpec) -> None:
 
 def owner(task: Task) -> str:
     """What a checkpoint belongs to: the job, its images and the foundation's weights."""
-    parts = (task.spec.model_dump_json(), task.identity, task.foundation.fingerprint())
+    # Of the input side too: it is a function of these.
+    parts = (task.spec.model_dump_json(), task.identity, task.foundation.weights_hash())
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -134,18 +154,35 @@ class Clock:
     """Seconds per stage."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    _running: tuple[str, float] | None = None
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Time a block as `stage`."""
-        began = time.perf_counter()
+        self._running = (stage, time.perf_counter())
         yield
-        self.seconds[stage] = round(time.perf_counter() - began, 3)
+        self.seconds, self._running = self.so_far(), None
+
+    def so_far(self) -> dict[str, float]:
+        """Seconds per stage, those of the one that is running included."""
+        if self._running is None:
+            return self.seconds
+        stage, began = self._running
+        return {**self.seconds, stage: round(time.perf_counter() - began, 3)}
+
+
+def spent(clock: Clock, task: Task, checkpoints: Checkpoints) -> dict[str, Any]:
+    """`seconds` per stage and the foundation's `forwards`, with those of earlier processes."""
+    before, now = checkpoints.earlier.get("seconds", {}), clock.so_far()
+    return {
+        "seconds": {s: round(before.get(s, 0) + now.get(s, 0), 3) for s in {**before, **now}},
+        "forwards": checkpoints.earlier.get("forwards", 0) + task.foundation.forwards,
+    }
 
 
 def compare(results: dict[str, evaluate.Accuracy], seconds: dict[str, float]) -> dict[str, Any]:
     """The student's accuracy, the baselines' beside it, and what each took."""
-    shared = sum(seconds[s] for s in ("cache", "reprogram"))
+    shared = sum(seconds.get(s, 0.0) for s in ("cache", "reprogram"))
 
     def took(name: str) -> float:
         return seconds.get(name, 0.0) + (0 if name in WITHOUT_CACHE else shared)
@@ -161,16 +198,14 @@ def compare(results: dict[str, evaluate.Accuracy], seconds: dict[str, float]) ->
     }
 
 
-def describe(
-    task: Task, index: DatasetIndex, features: ViewFeatures, teacher: Teacher
-) -> dict[str, Any]:
-    """What was distilled from what."""
+def describe(task: Task, teacher: Teacher | None, forwards: int) -> dict[str, Any]:
+    """What was distilled from what; without a teacher, what it would tell is None."""
     foundation = task.foundation
     return {
         "dataset": {
-            "version": index.version,
-            "classes": index.classes,
-            "train_images": len(index.split("train")),
+            "version": task.identity["dataset"],
+            "classes": task.classes,
+            "train_images": len(task.images.train_labels),
         },
         "foundation": {
             "name": task.spec.foundation,
@@ -178,15 +213,15 @@ def describe(
             "bytes": foundation.bytes,
             "sha256": foundation.weights_hash(),
             "licence": foundation.model.pretrained_cfg.get("license"),
-            "forwards": foundation.forwards,
+            "forwards": forwards,
             "input_side": task.input_side,
         },
         "cache": {
-            "views_per_image": features.array.shape[0],
-            "bytes": features.bytes,
-            "reused": features.reused,
+            "views_per_image": task.views.count,
+            "bytes": teacher and teacher.features.bytes,
+            "reused": teacher and teacher.features.reused,
         },
-        "out_of_fold_accuracy": round(teacher.ridge.accuracy, 6),
+        "out_of_fold_accuracy": teacher and round(teacher.ridge.accuracy, 6),
         "seed": task.options.seed,
     }
 

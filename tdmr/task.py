@@ -69,7 +69,10 @@ def labels(images: list[IndexedImage], classes: list[str]) -> Tensor:
 
 @dataclass(frozen=True)
 class Task:
-    """What both stages work on. `identity` names the training images and their order."""
+    """What both stages work on. `identity` names the training images and their order.
+
+    `input_side` is how good its candidates were; None if none was learnt although it was asked for.
+    """
 
     spec: JobSpec
     classes: list[str]
@@ -78,7 +81,7 @@ class Task:
     foundation: Foundation
     views: Views
     device: torch.device
-    input_side: dict[str, float] = field(default_factory=dict)
+    input_side: dict[str, float] | None = field(default_factory=dict)
 
     @property
     def options(self) -> DistillOptions:
@@ -90,23 +93,37 @@ class Task:
         images = self.images
         return TrainingSet(images.train_student, images.train_labels, len(self.classes), self.views)
 
-    def fresh_student(self) -> Student:
-        """The untrained student: the same weights for TDMR and every baseline."""
+    def fresh_student(self, *, pretrained: bool | None = None) -> Student:
+        """The untrained student: the same weights for TDMR and every baseline.
+
+        `pretrained` overrides the job's option.
+        """
         options = self.options
+        if pretrained is None:
+            pretrained = options.student_pretrained
         return make_student(
             self.spec.student,
             options.image_size,
             options.reprogram.taps,
             len(self.classes),
-            pretrained=options.student_pretrained,
+            pretrained=pretrained,
             seed=options.seed,
         ).to(self.device)
 
 
 def prepare(
-    spec: JobSpec, data: Path, store: ArrayStore, device: torch.device, reporter: Reporter
+    spec: JobSpec,
+    data: Path,
+    store: ArrayStore,
+    device: torch.device,
+    reporter: Reporter,
+    *,
+    input_side: bool = True,
 ) -> tuple[Task, DatasetIndex]:
-    """Load the models, index and decode the images, and settle the foundation's input side."""
+    """Load the models, index and decode the images, and settle the foundation's input side.
+
+    Without `input_side` none is learnt, whatever the options say.
+    """
     options = spec.options
     index = load_index(data)
     taps = options.reprogram.taps
@@ -121,8 +138,11 @@ def prepare(
     foundation = load_foundation(spec.foundation, size, taps, device, student_grid=grid)
     with World.current().main_first():
         images = Images.read(data, index, student.size, foundation.size, store, reporter)
-    candidates = {}
-    if options.input.affine or options.input.border:
+    candidates: dict[str, float] | None = {}
+    asked_for = bool(options.input.affine or options.input.border)
+    if asked_for and not input_side:
+        candidates = None
+    elif asked_for:
         choice = learn_input_side(
             foundation,
             images.train_foundation,
@@ -149,6 +169,12 @@ def prepare(
         input_side=candidates,
     )
     return task, index
+
+
+def stored_views(task: Task, store: ArrayStore, reporter: Reporter) -> ViewFeatures | None:
+    """The features of all views where they are stored already, at the price of a live check."""
+    cache = ViewCache(store, task.foundation, task.images.train_foundation, task.views)
+    return cache.find(task.identity, warn=reporter.warn)
 
 
 def cache_views(task: Task, store: ArrayStore, reporter: Reporter) -> ViewFeatures:

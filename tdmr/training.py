@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tdmr import checkpoint
-from tdmr.checkpoint import Checkpoints
+from tdmr.checkpoint import Checkpoints, Saved
 from tdmr.config import TrainingOptions
 from tdmr.data.pixels import Pixels
 from tdmr.distributed import World
@@ -27,6 +27,7 @@ from tdmr.optim import adamw, set_rate, update_average
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 CHECK_EVERY = 10  # steps between two looks at the losses: a look waits for the device
+RECALIBRATION_BATCH = 256
 
 
 class Objective(Protocol):
@@ -76,31 +77,53 @@ def train(
     """
     world = World.current()
     checkpoints = world.shared(checkpoints)
-    run = _Run(student, objective, options, world)
+    run = _Run(student, objective, options, world, seed)
     first = run.resume(checkpoints, stage)
-    with Feed(
-        data,
-        batch_size=options.batch_size,
-        steps=options.steps,
-        stored_views=objective.stored_views,
-        seed=seed,
-        device=student.mean.device,
-        rows=world.part(options.batch_size),
-    ) as feed:
+    with run.feed(data) as feed:
         for step in range(first, options.steps):
-            torch.manual_seed(seed * 1_000_003 + step)
-            batch = feed.batch(step)
-            parts = objective(batch, run.forward(batch.pixels), step / options.steps)
-            run.update(parts["loss"], step)
+            parts = run.step(feed.batch(step), step)
             if step % CHECK_EVERY == 0 or step == options.steps - 1:
                 numbers = as_numbers(parts)
                 if not math.isfinite(numbers["loss"]):
-                    raise NonFiniteLossError(stage, step, numbers)
+                    raise NonFiniteLossError(stage, step, numbers, options.learning_rate)
                 if world.main:
                     on_step(step + 1, options.steps, numbers)
             if step + 1 < options.steps:
                 checkpoints.after_step(stage, step + 1, run.state)
     return run.finish(data.pixels, checkpoints, stage)
+
+
+def rehearse(
+    student: Student,
+    data: TrainingSet,
+    objective: Objective,
+    options: TrainingOptions,
+    *,
+    seed: int,
+) -> None:
+    """Do what needs the most memory in `train` of one process; `student` is of no use afterwards.
+
+    The second step has the optimiser's moments beside its activations. Halfway through, all terms
+    of every schedule count. Nothing is compiled: that takes minutes, and saves memory.
+    """
+    run = _Run(student, objective, options.model_copy(update={"compile": False}), World(), seed)
+    with run.feed(data) as feed:
+        for number in range(2):
+            run.step(feed.batch(number), options.steps // 2)
+    recalibrate(student, data.pixels[:RECALIBRATION_BATCH])
+
+
+def restored(student: Student, objective: Objective, saved: Saved, pixels: Pixels) -> Student:
+    """What `train` would have given back, had it ended where `saved` was saved.
+
+    The objective's own modules are given their averages. Raises CheckpointError where the state
+    is that of other modules.
+    """
+    student.to(memory_format=torch.channels_last)
+    for place, module in enumerate([student, *objective.modules()]):
+        checkpoint.restore_module(f"average.{place}", module, saved.tensors)
+        module.eval()
+    return _fit_for_use(student, pixels)
 
 
 def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
@@ -119,17 +142,44 @@ class _Run:
     """What a training carries from step to step."""
 
     def __init__(
-        self, student: Student, objective: Objective, options: TrainingOptions, world: World
+        self,
+        student: Student,
+        objective: Objective,
+        options: TrainingOptions,
+        world: World,
+        seed: int,
     ) -> None:
         student.to(memory_format=torch.channels_last)
+        self.objective = objective
         self.options = options
         self.world = world
+        self.seed = seed
+        self.done = False
         self.device = student.mean.device
         self.trained = nn.ModuleList([student, *objective.modules()]).train()
         self.optimizer = adamw(self.trained, options.weight_decay)
         self.average = copy.deepcopy(self.trained).requires_grad_(False)
         world.normalise_together(student)
         self.student = torch.compile(student, dynamic=False) if options.compile else student
+
+    def feed(self, data: TrainingSet) -> Feed:
+        """The batches of all steps."""
+        return Feed(
+            data,
+            batch_size=self.options.batch_size,
+            steps=self.options.steps,
+            stored_views=self.objective.stored_views,
+            seed=self.seed,
+            device=self.device,
+            rows=self.world.part(self.options.batch_size),
+        )
+
+    def step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Do step `step`; the parts of its loss."""
+        torch.manual_seed(self.seed * 1_000_003 + step)
+        parts = self.objective(batch, self.forward(batch.pixels), step / self.options.steps)
+        self.update(parts["loss"], step)
+        return parts
 
     def forward(self, pixels: Tensor) -> StudentOutput:
         """What the student says of the whole batch, in fp32; `pixels` are this process's."""
@@ -168,6 +218,7 @@ class _Run:
         if not saved.done:
             checkpoint.restore_module("trained", self.trained, saved.tensors)
             checkpoint.restore_optimizer("optimizer", self.optimizer, saved.tensors)
+        self.done = saved.done
         return saved.step
 
     def finish(self, pixels: Pixels, checkpoints: Checkpoints, stage: str) -> Student:
@@ -178,19 +229,21 @@ class _Run:
                 mine.eval()
         average = self.average[0]
         assert isinstance(average, Student)
-        recalibrate(average, pixels)
-        checkpoints.save(
-            stage,
-            checkpoint.module_state("average", self.average),
-            step=self.options.steps,
-            done=True,
-        )
-        # Safetensors refuses the strides that training was fast with.
-        return average.to(memory_format=torch.contiguous_format).eval()
+        finished = _fit_for_use(average, pixels)
+        if not self.done:
+            state = checkpoint.module_state("average", self.average)
+            checkpoints.save(stage, state, step=self.options.steps, done=True)
+        return finished
+
+
+def _fit_for_use(average: Student, pixels: Pixels) -> Student:
+    recalibrate(average, pixels)
+    # Safetensors refuses the strides that training was fast with.
+    return average.to(memory_format=torch.contiguous_format).eval()
 
 
 @torch.no_grad()
-def recalibrate(student: Student, pixels: Pixels, batch_size: int = 256) -> None:
+def recalibrate(student: Student, pixels: Pixels, batch_size: int = RECALIBRATION_BATCH) -> None:
     """Recompute BatchNorm statistics on clean training images, which are what it will be shown."""
     norms = [m for m in student.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:

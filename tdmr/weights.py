@@ -28,7 +28,7 @@ from timm.models import clean_state_dict
 from torch import Tensor
 
 from tdmr import catalog
-from tdmr.errors import ModelWeightsError, OptionsError, UnknownModelError
+from tdmr.errors import ModelWeightsError, OptionsError, UnknownModelError, is_out_of_memory
 
 # timm's models have methods and attributes that `nn.Module` doesn't declare.
 TimmModel = Any
@@ -91,6 +91,8 @@ def create(source: Source, classes: int, *, weights: bool, size: int | None = No
             source.reference, pretrained=published, num_classes=classes, **arguments
         )
     except (OSError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise _unavailable(source, error) from error
     except (TypeError, ValueError, KeyError, AssertionError, ZeroDivisionError) as error:
         if size is None:

@@ -118,7 +118,7 @@ def measure(
     """Distil one cell with all baselines; the student itself isn't kept."""
     options = options_for(cell, request.overrides)
     data = few_shot(dataset, cell.shots, cell.seed)
-    with tempfile.TemporaryDirectory(dir=request.data, prefix=".run-") as folder, fitting():
+    with tempfile.TemporaryDirectory(dir=request.data, prefix=".run-") as folder:
         metrics = api.distill(
             data,
             foundation=cell.foundation,
@@ -131,18 +131,6 @@ def measure(
             on_progress=on_progress,
         ).metrics
     return _as_run(cell, options, metrics, request.device)
-
-
-@contextmanager
-def fitting() -> Iterator[None]:
-    """Raise OptionsError for what torch says when a device's memory is exhausted."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
-            raise
-        failure = api.out_of_memory("distil")
-        raise OptionsError(failure.detail, suggestion=failure.suggestion) from error
 
 
 def _as_run(cell: Cell, options: DistillOptions, metrics: dict[str, Any], device: str) -> Run:

@@ -49,7 +49,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spec(foundation_folder: Path) -> JobSpec:
     """A job that takes a second."""
     return JobSpec(

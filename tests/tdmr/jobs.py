@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tdmr import api
+from tdmr import process
 from tdmr.config import JobSpec
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir, ProgressLine
@@ -52,7 +52,7 @@ class Jobs:
     def run(self, name: str = "job", *, cache: Path | None = None, **changes: Any) -> Ended:
         """Run a job that makes a checkpoint after every step."""
         job = self.make(name, **changes)
-        status = api.run_job(
+        status = process.run_job(
             job.path, device="cpu", cache=cache or self.folder / "cache", checkpoint_seconds=0
         )
         return Ended(job, status, [line for _, line in job.read()])

@@ -177,6 +177,8 @@ def test_a_loss_that_is_not_finite(
     assert f"stage {stage!r} stopped being finite at step {reported}" in failure.detail
     assert failure.suggestion is not None
     assert "learning_rate" in failure.suggestion
+    group, rate = ("reprogram", 0.001) if stage == "reprogram" else ("training", 0.000667)
+    assert failure.change == {"options": {group: {"learning_rate": rate}}}
     assert not ended.job.out.exists()
 
     saved = Checkpoints(ended.job.checkpoint, owner=owner_of(ended.job, stage)).find(stage)

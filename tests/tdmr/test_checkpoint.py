@@ -44,6 +44,36 @@ def test_nothing_is_kept_without_a_folder() -> None:
     kept.clear()
 
 
+def test_what_is_durable_is_told(tmp_path: Path) -> None:
+    told: list[tuple[str, str, int, bool]] = []
+
+    def tell(stage: str, name: str, step: int) -> None:
+        told.append((stage, name, step, (tmp_path / name).exists()))
+
+    kept = Checkpoints(tmp_path, every=0, on_saved=tell)
+    kept.save("s", tensors(1), step=3)
+    kept.after_step("s", 4, lambda: tensors(float("nan")))  # replaces nothing
+    kept.after_step("s", 5, lambda: tensors(2))
+    Checkpoints(on_saved=tell).save("s", tensors(1), step=6)
+    assert told == [("s", "s.safetensors", 3, True), ("s", "s.safetensors", 5, True)]
+    assert kept.has("s")
+    assert not kept.has("other")
+    assert not Checkpoints().has("s")
+
+
+def test_what_was_spent_is_kept_and_found(tmp_path: Path) -> None:
+    Checkpoints(tmp_path, spent=lambda: {"forwards": 7}).save("a", tensors(1), step=1)
+    Checkpoints(tmp_path).save("b", tensors(1), step=1)
+    kept = Checkpoints(tmp_path)
+    assert kept.earlier == {}
+    kept.find("none")
+    assert kept.earlier == {}
+    kept.find("a")
+    assert kept.earlier == {"forwards": 7}
+    kept.find("b")
+    assert kept.earlier == {}
+
+
 def test_saved_when_it_is_time_and_when_asked_to_stop(tmp_path: Path) -> None:
     asked: list[bool] = []
     kept = Checkpoints(tmp_path, every=1e9, stopping=lambda: bool(asked))

@@ -227,11 +227,14 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
 def test_the_others_write_no_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(World, "barrier", lambda self: None)
     state = {"a": torch.ones(2)}
-    checkpoints = Checkpoints(tmp_path, "owner")
+    told: list[int] = []
+    checkpoints = Checkpoints(tmp_path, "owner", on_saved=lambda *saved: told.append(saved[-1]))
     main, other = (World(rank, 2).shared(checkpoints) for rank in range(2))
     other.save("stage", state, step=1)
     assert other.find("stage") is None
+    assert told == []
     main.save("stage", state, step=1)
+    assert told == [1]
     found = other.find("stage")
     assert found is not None
     assert found.step == 1

@@ -6,13 +6,14 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 
-from tdmr import api, bundle
+from tdmr import api, bundle, trained
 from tdmr.config import JobSpec
 from tdmr.errors import DiskFullError, Failure, room_for
 from tdmr.jobdir import JobDir, ProgressLine, Reporter
@@ -65,16 +66,19 @@ class SmallDisk:
         def sync(fd: int) -> None:
             full(os.fstat(fd).st_size)
 
-        def save(*arguments: Any, **named: Any) -> None:
-            real_save(*arguments, **named)
-            full(1 << 30)
+        def then_full(save: Callable[..., None]) -> Callable[..., None]:
+            def write(*arguments: Any, **named: Any) -> None:
+                save(*arguments, **named)
+                full(1 << 30)
 
-        real_save = bundle.save_for_hf
+            return write
+
         usage = shutil.disk_usage(self.path)._replace(free=leave)
         self._patch.setattr(shutil, "disk_usage", lambda path: usage)
         self._patch.setattr(os, "posix_fallocate", lambda fd, offset, size: full(size))
         self._patch.setattr(os, "fsync", sync)
-        self._patch.setattr(bundle, "save_for_hf", save)
+        self._patch.setattr(timm.models, "save_for_hf", then_full(timm.models.save_for_hf))
+        self._patch.setattr(trained, "copy_weights", then_full(trained.copy_weights))
 
 
 @pytest.fixture
@@ -140,21 +144,32 @@ def test_no_room_for_a_checkpoint(jobs: Jobs, small_disk: SmallDisk, tmp_path: P
     assert not job.checkpoint.exists()
 
 
+@pytest.mark.parametrize(
+    ("stage", "place", "name"),
+    [("evaluate", trained, "export"), ("bundle", bundle, "model_card")],
+)
 def test_no_room_for_the_bundle(
-    jobs: Jobs, small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+    jobs: Jobs,
+    small_disk: SmallDisk,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    place: Any,
+    name: str,
 ) -> None:
+    """Neither for what was trained nor, in the second case, for another copy of it."""
     job = JobDir(small_disk.path / "job")
-    save = bundle.save_model
+    go_on = getattr(place, name)
 
-    def fill_first(*arguments: Any) -> int:
+    def fill_first(*arguments: Any) -> Any:
         small_disk.fill(leave=1 << 20)
-        return save(*arguments)
+        return go_on(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(bundle, "save_model", fill_first)
+        patch.setattr(place, name, fill_first)
         failure = jobs.run("small/job").failure
-    no_room(failure, job.path, "the result", "bundle")
+    no_room(failure, job.path, "the result", stage)
     assert not job.out.exists()
+    assert not job.trained.exists()
     assert left(job.checkpoint) == ["distil.safetensors", "reprogram.safetensors"]
     small_disk.empty()
     assert jobs.run("small/job").status == 0
@@ -237,6 +252,7 @@ def test_a_line_of_progress_that_does_not_fit_is_left_out(tmp_path: Path) -> Non
     reporter = Reporter(job, ["a"])
     reporter.start("a")
     reporter.step(1, 1)
+    reporter.checkpoint("a", "a.safetensors", 1)
     with pytest.raises(OSError, match="No space left"):
         reporter.done({})
 

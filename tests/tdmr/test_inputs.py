@@ -276,8 +276,9 @@ def test_nothing_to_try_costs_nothing(bench: Bench) -> None:
 
 
 def test_a_loss_that_is_not_finite_is_named(bench: Bench) -> None:
-    with pytest.raises(NonFiniteLossError, match=r"'input'.* at step 1"):
+    with pytest.raises(NonFiniteLossError, match=r"'input'.* at step 1") as caught:
         bench.learn(replace(Options(), learning_rate=1e38, steps=4))
+    assert caught.value.change == {"options": {"input": {"learning_rate": 3.33e37}}}
 
 
 # --- where it helps, and where it doesn't ----------------------------------------------------

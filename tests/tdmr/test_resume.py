@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 import tdmr
@@ -252,11 +254,13 @@ def unplug_in(stage: str) -> Callable[[ProgressLine], None]:
 
 
 def test_the_same_call_goes_on(distil: Callable[..., tdmr.Distilled], tmp_path: Path) -> None:
-    whole = distil(out=tmp_path / "whole", checkpoint=None)
+    whole = distil(out=tmp_path / "whole", checkpoint=None, cache=tmp_path / "other")
     assert not (tmp_path / "checkpoint").exists()
     with pytest.raises(UnpluggedError):
         distil(on_progress=unplug_in("kd"))
     assert not (tmp_path / "out").exists()
+    spent = Checkpoints(tmp_path / "checkpoint", owner_of(tmp_path / "checkpoint"))
+    spent.find("distil")
     lines: list[ProgressLine] = []
     rest = distil(on_progress=lines.append)
     assert weights(rest.bundle) == weights(whole.bundle)
@@ -267,6 +271,19 @@ def test_the_same_call_goes_on(distil: Callable[..., tdmr.Distilled], tmp_path: 
     assert "kd" in steps
     assert not steps & {"reprogram", "distil"}  # they were done
     assert not (tmp_path / "checkpoint").exists()
+    # What both processes did: every view once, and the live check of what was stored.
+    assert whole.metrics["foundation"]["forwards"] == spent.earlier["forwards"] == 36
+    assert rest.metrics["foundation"]["forwards"] == 36 + 1
+    before, after = spent.earlier["seconds"], rest.metrics["seconds"]
+    assert list(before) == ["prepare", "cache", "reprogram", "distil"]
+    assert all(after[stage] > before[stage] > 0 for stage in before)
+    assert after["total"] >= sum(before[s] for s in ("cache", "reprogram", "distil"))
+
+
+def owner_of(folder: Path) -> str:
+    with safe_open(folder / "distil.safetensors", framework="pt") as file:
+        owner: str = json.loads(file.metadata()["facts"])["owner"]
+    return owner
 
 
 def another_seed(job: JobSpec, shapes: Path, folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
-from tdmr import api, checkpoint
+from tdmr import checkpoint, process
 from tdmr.config import JobSpec
-from tdmr.jobdir import STOPPED_STATUS, JobDir, ProgressLine
+from tdmr.jobdir import STOPPED_STATUS, JobDir, ProgressLine, Reporter
 from tests.tdmr.jobs import Jobs
 
 # Sends itself a signal: when its stage has come to a step, or before a checkpoint is renamed.
@@ -79,7 +81,7 @@ def weights(job: JobDir) -> bytes:
 
 def test_a_process_that_is_struck_again_and_again(work: Callable[[str], Job]) -> None:
     whole, job = work("whole"), work("job")
-    assert api.run_job(whole.path.path, device="cpu", cache=whole.cache) == 0
+    assert process.run_job(whole.path.path, device="cpu", cache=whole.cache) == 0
     assert not whole.path.checkpoint.exists()
 
     first = job.start()
@@ -93,6 +95,9 @@ def test_a_process_that_is_struck_again_and_again(work: Callable[[str], Job]) ->
     assert job.struck("SIGTERM", "distil", "step", 11) == STOPPED_STATUS
     line = job.last()
     assert (line.event, line.step) == ("stopped", 11)
+    announced = [line for _, line in job.path.read()][-2]
+    assert (announced.event, announced.step) == ("checkpoint", 11)
+    assert announced.checkpoint == "distil.safetensors"
     assert line.stage is not None
     assert line.stage.name == "distil"
     assert job.kept() == ["distil.safetensors", "reprogram.safetensors"]
@@ -108,11 +113,48 @@ def test_a_process_that_is_struck_again_and_again(work: Callable[[str], Job]) ->
     assert not job.path.checkpoint.exists()
 
 
+def test_every_durable_checkpoint_is_announced(
+    work: Callable[[str], Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = work("job")
+    announce, on_disk = Reporter.checkpoint, []
+
+    def look(self: Reporter, stage: str, name: str, step: int) -> None:
+        with safe_open(job.path.checkpoint / name, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+        on_disk.append((name, facts["step"], facts.get("done", False)))
+        announce(self, stage, name, step)
+
+    monkeypatch.setattr(Reporter, "checkpoint", look)
+
+    def run(most: int) -> int:
+        return process.run_job(
+            job.path.path, device="cpu", cache=job.cache, checkpoint_seconds=0,
+            stopping=lambda: len(on_disk) >= most,
+        )  # fmt: skip
+
+    assert run(26) == STOPPED_STATUS
+    assert len(on_disk) == 27
+    assert run(100) == 0  # what is done already isn't announced again
+    assert on_disk == [
+        *(("reprogram.safetensors", step, step == 20) for step in range(1, 21)),
+        *(("distil.safetensors", step, step == 24) for step in range(1, 25)),
+    ]
+
+    lines = [line for _, line in job.path.read() if line.event == "checkpoint"]
+    assert [(line.checkpoint, line.step) for line in lines] == [place[:2] for place in on_disk]
+    for line in lines:
+        assert line.stage is not None
+        assert f"{line.stage.name}.safetensors" == line.checkpoint
+        assert line.steps in (None, {"reprogram": 20, "distil": 24}[line.stage.name])
+    assert lines[-1].steps == 24
+
+
 def test_a_damaged_checkpoint_is_the_last_line(work: Callable[[str], Job]) -> None:
     job = work("job")
     job.path.checkpoint.mkdir()
     (job.path.checkpoint / "reprogram.safetensors").write_bytes(b"torn")
-    assert api.run_job(job.path.path, device="cpu", cache=job.cache) == 1
+    assert process.run_job(job.path.path, device="cpu", cache=job.cache) == 1
     failure = job.last().failure
     assert failure is not None
     assert (failure.code, failure.stage) == ("checkpoint", "reprogram")
@@ -126,7 +168,7 @@ def test_a_stop_between_two_stages(work: Callable[[str], Job]) -> None:
     def stopping() -> bool:
         return any(line.stage and line.stage.name == "evaluate" for _, line in job.path.read())
 
-    status = api.run_job(job.path.path, device="cpu", cache=job.cache, stopping=stopping)
+    status = process.run_job(job.path.path, device="cpu", cache=job.cache, stopping=stopping)
     assert status == STOPPED_STATUS
     line = job.last()
     assert line.stage is not None

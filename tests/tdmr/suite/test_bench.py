@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from tdmr import api
 from tdmr.cli import app
-from tdmr.errors import DiskFullError, NonFiniteLossError
+from tdmr.errors import DiskFullError, NonFiniteLossError, OutOfMemoryError
 from tdmr.suite import sources
 from tdmr.suite.results import METHODS, Results
 from tdmr.suite.statistics import paired
@@ -174,7 +174,7 @@ def test_a_cell_that_fails_is_recorded_and_tried_again(
 
     def fail_once(data: Path, **given: Any) -> api.Distilled:
         if given["options"].seed == 0:
-            raise NonFiniteLossError("kd", 3, {"loss": float("inf")})
+            raise NonFiniteLossError("kd", 3, {"loss": float("inf")}, 0.002)
         return real(data, **given)
 
     with monkeypatch.context() as patched:
@@ -195,13 +195,13 @@ def test_a_model_too_large_for_the_device_is_a_failed_cell(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_large(data: Path, **given: Any) -> api.Distilled:
-        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        raise OutOfMemoryError("distil")
 
     monkeypatch.setattr(api, "distill", too_large)
     status, _, error = call(*arguments, "--datasets", "pets", "--shots", "1", "--seeds", "2")
     assert status == 1
     assert error.count("failed:") == 2
-    assert "batch_size" in results(tmp_path).failed[0].detail
+    assert "image_size" in results(tmp_path).failed[0].detail
 
 
 def test_a_full_disk_ends_the_run(

@@ -1,0 +1,155 @@
+"""The processes that a worker starts on a JOB_DIR (`tdmr.jobdir`). Torch loads when called for.
+
+Each function gives the process's exit status. 0: the result is in out/. 1: progress.jsonl ends
+with the failure. STOPPED_STATUS: `stopping` said so, and the same can be started again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tdmr import bundle
+from tdmr.api import load_recipe, packaged, result_in
+from tdmr.config import JobSpec
+from tdmr.errors import Failure, Stopped, TdmrError
+from tdmr.jobdir import CHECKPOINT_SECONDS, STOPPED_STATUS, JobDir, ProgressLine, Reporter
+
+Stopping = Callable[[], bool]
+UNSAVED = ("prepare", "cache", "rescue", "package")  # stages that a stop begins again
+
+
+def never() -> bool:
+    """For a process that nobody stops."""
+    return False
+
+
+def run_job(
+    path: Path,
+    *,
+    device: str,
+    cache: Path,
+    package: bool = True,
+    stopping: Stopping = never,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> int:
+    """Run the job in JOB_DIR `path`, or go on with it.
+
+    Without `package`, out/ is what was trained. What a stopped run goes on from is in checkpoint/.
+    """
+    with _working(path, "prepare", stopping) as work:
+        job, reporter = work.job, work.reporter
+        spec = JobSpec.model_validate_json(job.config.read_bytes())
+        run = load_recipe()
+        reporter.stages = run.stages(spec, package=package)
+        checkpoints = run.Checkpoints(
+            job.checkpoint,
+            every=checkpoint_seconds,
+            stopping=stopping,
+            on_saved=reporter.checkpoint,
+        )
+        with work.trained(package) as trained:
+            metrics = run.run(
+                spec,
+                job.data,
+                trained,
+                cache=cache,
+                device=run.pick_device(device),
+                reporter=reporter,
+                checkpoints=checkpoints,
+            )
+        reporter.done(metrics)
+    if work.status == 0:
+        checkpoints.clear()
+    return work.status
+
+
+def package_job(path: Path, *, stopping: Stopping = never) -> int:
+    """Make a bundle of what was trained, which is in data/."""
+    with _working(path, "package", stopping) as work:
+        work.reporter.start("package")
+        metrics = bundle.package(work.job.data, work.job.out, work.reporter.step)
+        work.reporter.done(metrics)
+    return work.status
+
+
+def rescue_job(
+    path: Path, *, device: str, cache: Path, package: bool = True, stopping: Stopping = never
+) -> int:
+    """Take the student out of checkpoint/, without training; `package` as for `run_job`."""
+    with _working(path, "prepare", stopping) as work:
+        job, reporter = work.job, work.reporter
+        spec = JobSpec.model_validate_json(job.config.read_bytes())
+        run = load_recipe()
+        from tdmr import rescue
+
+        reporter.stages = rescue.stages(package=package)
+        with work.trained(package) as trained:
+            metrics = rescue.rescue(
+                spec,
+                job.data,
+                trained,
+                cache=cache,
+                device=run.pick_device(device),
+                reporter=reporter,
+                checkpoints=run.Checkpoints(job.checkpoint),
+            )
+        reporter.done(metrics)
+    return work.status
+
+
+@dataclass
+class _Work:
+    job: JobDir
+    reporter: Reporter
+    status: int = 0
+
+    def trained(self, package: bool) -> AbstractContextManager[Path]:
+        """Where a block is to leave what it trains: packaged afterwards, or as it is in out/."""
+        if package:
+            return packaged(self.job.trained, self.job.out, self.reporter)
+        return nullcontext(self.job.out)
+
+
+@contextmanager
+def _working(path: Path, first: str, stopping: Stopping) -> Iterator[_Work]:
+    """A block's work in JOB_DIR `path`; how it ended is told in progress.jsonl and in `status`."""
+    job = JobDir(path)
+    work = _Work(job, Reporter(job, [first]))
+    work.reporter.listeners.append(lambda line: _stop_between(line, stopping))
+    try:
+        for folder in (job.out, job.trained):  # what an earlier process didn't finish
+            shutil.rmtree(folder, ignore_errors=True)
+        with result_in(job.out, work.reporter):
+            yield work
+    except Stopped as stop:
+        work.reporter.stopped(stop)
+        work.status = STOPPED_STATUS
+    except Exception as error:
+        failure = _failure(error, work.reporter.stage)
+        if failure is None:
+            raise
+        work.reporter.failed(failure)
+        work.status = 1
+
+
+def _stop_between(line: ProgressLine, stopping: Stopping) -> None:
+    """Stop where no step of a training asks: between stages, and in those that aren't saved."""
+    if line.event != "progress" or line.stage is None or not stopping():
+        return
+    if line.step is None or line.stage.name in UNSAVED:
+        raise Stopped(line.stage.name, line.step or 0)
+
+
+def _failure(error: Exception, stage: str) -> Failure | None:
+    """The record of an error that somebody can do something about; None for any other."""
+    if isinstance(error, TdmrError):
+        return error.failure(stage)
+    if isinstance(error, ValidationError):
+        return Failure(code="options", user_error=True, stage="prepare", detail=str(error))
+    return None
