@@ -23,8 +23,8 @@ from app.settings import Settings
 from app.storage import LocalStorage
 
 FIRST_OWNER = "owner"
-# One of each, so that the check of an upload never waits behind a training.
-EMBEDDED_WORKERS = ("distil", "ingest")
+# What takes seconds never waits behind a training.
+EMBEDDED_WORKERS = (("distil",), ("ingest", "package"))
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 keys_cli = typer.Typer(no_args_is_help=True, help="Access keys.")
@@ -65,8 +65,8 @@ def serve(
     children: list[serving.Worker] = []
     if worker and settings.broker_url is None:
         environment = {**os.environ, "TDMR_DATA_DIR": str(settings.data_dir.resolve())}
-        for kind in EMBEDDED_WORKERS:
-            children.append(serving.Worker(serving.worker_command(device, kind), environment))
+        for kinds in EMBEDDED_WORKERS:
+            children.append(serving.Worker(serving.worker_command(device, kinds), environment))
             children[-1].start()
     try:
         serving.run(create_app(settings), listening, on_ready)

@@ -1,4 +1,4 @@
-"""Every table. The `jobs` table is the ledger; `app.jobs.ledger` alone writes `Job.state`."""
+"""Every table. The `jobs` table is the ledger; `app.jobs.moves` alone writes `Job.state`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    Double,
     ForeignKey,
     Index,
     String,
@@ -70,11 +71,14 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        CheckConstraint("kind IN ('ingest', 'distil')", name="kind"),
+        CheckConstraint("kind IN ('ingest', 'distil', 'package')", name="kind"),
         CheckConstraint(
-            "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
+            "state IN ('queued', 'running', 'pausing', 'paused', 'packaging', "
+            "'succeeded', 'failed', 'cancelled')",
+            name="state",
         ),
         UniqueConstraint("owner", "idempotency_key"),
+        UniqueConstraint("parent_id"),
         Index("ix_jobs_owner_kind_id", "owner", "kind", "id"),
         Index("ix_jobs_state_run_after", "state", "run_after"),
     )
@@ -87,23 +91,50 @@ class Job(Base):
     spec: Mapped[Json] = mapped_column(JSON)  # tdmr.config.JobSpec for a distillation
     # `metadata` is the user's own; SQLAlchemy keeps that attribute name for itself.
     user_metadata: Mapped[Json] = mapped_column("metadata", JSON)
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))  # whose student to package
+    retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+
+    queue: Mapped[str] = mapped_column(String(40))
+    priority: Mapped[int]  # among the owner's own jobs; the highest comes first
+    max_seconds: Mapped[float | None] = mapped_column(Double)  # of work, over all attempts
 
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     request_sha256: Mapped[str | None] = mapped_column(String(64))
 
     attempt: Mapped[int] = mapped_column(default=0)
-    max_attempts: Mapped[int]
+    strikes: Mapped[int] = mapped_column(default=0)  # bad ends since it last got further than ever
+    max_attempts: Mapped[int]  # so many strikes end it
     run_after: Mapped[datetime] = mapped_column(UtcDateTime)
+    claimed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     lease_owner: Mapped[str | None] = mapped_column(String(200))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     heartbeat_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     cancel_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    pause_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    spent_seconds: Mapped[float] = mapped_column(Double, default=0.0)  # of earlier attempts
 
+    checkpoint: Mapped[Json | None] = mapped_column(NullableJson)  # app.jobs.claims.Checkpoint
+    furthest: Mapped[Json | None] = mapped_column(NullableJson)  # {stage: step} of all attempts
     progress: Mapped[Json | None] = mapped_column(NullableJson)  # tdmr.jobdir.ProgressLine
     failure: Mapped[Json | None] = mapped_column(NullableJson)  # tdmr.errors.Failure
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Worker(Base):
+    """A worker process that has been heard of lately, and what it takes."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(200), primary_key=True)  # as in `Job.lease_owner`
+    host: Mapped[str] = mapped_column(String(100))
+    pid: Mapped[int]
+    device: Mapped[str] = mapped_column(String(40))
+    queues: Mapped[list[str]] = mapped_column(JSON)
+    kinds: Mapped[list[str]] = mapped_column(JSON)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Event(Base):
@@ -124,7 +155,7 @@ class Outbox(Base):
     __tablename__ = "outbox"
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    topic: Mapped[str] = mapped_column(String(40))
+    topic: Mapped[str] = mapped_column(String(100))
     subject_id: Mapped[str] = mapped_column(String(40))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -142,6 +173,7 @@ class Student(Base):
     dataset_version: Mapped[str] = mapped_column(String(64))
     foundation: Mapped[str] = mapped_column(String(300))
     architecture: Mapped[str] = mapped_column(String(300))
+    partial: Mapped[bool]  # training ended early: the best so far
     metrics: Mapped[Json] = mapped_column(JSON)
     files: Mapped[list[Json]] = mapped_column(JSON)  # [{name, bytes, sha256, media_type, key}]
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

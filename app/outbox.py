@@ -20,19 +20,24 @@ from sqlalchemy.orm import Session
 from app.db import Database, new_id, now, utcnow
 from app.models import Job, Outbox
 from app.settings import Settings
+from tdmr import failpoint
 
 TASK = "tdmr.ring"
-QUEUE = "tdmr"
-TOPIC = "ring"
 BATCH = 100
 TIMEOUT_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
 
-def ring(session: Session, job_id: str) -> None:
-    """Owe a bell for `job_id`, in the caller's transaction."""
-    session.add(Outbox(id=new_id("out"), topic=TOPIC, subject_id=job_id, created_at=now(session)))
+def ring(session: Session, job: Job) -> None:
+    """Owe a bell for `job`, in the caller's transaction."""
+    topic = bell(job.queue, job.kind)
+    session.add(Outbox(id=new_id("out"), topic=topic, subject_id=job.id, created_at=now(session)))
+
+
+def bell(queue: str, kind: str) -> str:
+    """The broker's queue for jobs of one queue and kind: whoever hears it can take them."""
+    return f"tdmr.{queue}.{kind}"
 
 
 def relay(database: Database, settings: Settings) -> int:
@@ -46,33 +51,36 @@ def relay(database: Database, settings: Settings) -> int:
     with database.read() as session:
         owed = _owed(session)
     sent = []
-    for row_id, job_id in owed:
-        if not _send(settings.broker_url, job_id):
+    for row_id, job_id, topic in owed:
+        if not _send(settings.broker_url, job_id, topic):
             break
         sent.append(row_id)
+        failpoint.reached("bell.sent")
     if sent:
         with database.write() as session:
             session.execute(delete(Outbox).where(Outbox.id.in_(sent)))
     return len(sent)
 
 
-def _owed(session: Session) -> Iterable[tuple[str, str]]:
+def _owed(session: Session) -> Iterable[tuple[str, str, str]]:
     """The rows whose bell can be rung now."""
     due = or_(Job.id.is_(None), Job.state != "queued", Job.run_after <= utcnow())
     rows = session.execute(
-        select(Outbox.id, Outbox.subject_id)
+        select(Outbox.id, Outbox.subject_id, Outbox.topic)
         .outerjoin(Job, Job.id == Outbox.subject_id)
-        .where(Outbox.topic == TOPIC, due)
+        .where(due)
         .order_by(Outbox.created_at, Outbox.id)
         .limit(BATCH)
     )
-    return [(row.id, row.subject_id) for row in rows]
+    return [(row.id, row.subject_id, row.topic) for row in rows]
 
 
-def _send(broker_url: str, job_id: str) -> bool:
+def _send(broker_url: str, job_id: str, topic: str) -> bool:
     """Ring once; False when the broker can't be reached."""
     try:
-        _producer(broker_url).send_task(TASK, args=[job_id], ignore_result=True, retry=False)
+        _producer(broker_url).send_task(
+            TASK, args=[job_id], queue=topic, ignore_result=True, retry=False
+        )
     except (OperationalError, OSError) as error:
         log.warning("broker_unreachable", error=str(error))
         return False
@@ -84,7 +92,6 @@ def _producer(broker_url: str) -> Celery:
     """Celery's client side: it knows the task's name, not its code."""
     client = Celery("tdmr", broker=broker_url, set_as_current=False)
     client.conf.update(
-        task_default_queue=QUEUE,
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,

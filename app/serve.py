@@ -177,6 +177,7 @@ class Worker:
             return process.wait()
 
 
-def worker_command(device: str, kind: str) -> list[str]:
-    """How an embedded worker for jobs of one kind is started; the server never imports it."""
-    return [sys.executable, "-m", "worker", "--device", device, "--kind", kind]
+def worker_command(device: str, kinds: Sequence[str]) -> list[str]:
+    """How an embedded worker for jobs of some kinds is started; the server never imports it."""
+    only = [word for kind in kinds for word in ("--kind", kind)]
+    return [sys.executable, "-m", "worker", "--device", device, *only]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+DEFAULT_QUEUE = "default"
+QueueName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 
 
 class Settings(BaseSettings):
@@ -21,7 +25,21 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(60.0, gt=0)
     heartbeat_seconds: float = Field(10.0, gt=0)
     poll_seconds: float = Field(1.0, gt=0)
-    max_attempts: int = Field(3, ge=1)
+    grace_seconds: float = Field(
+        10.0, ge=0, description="What a job's process gets to save its state when it has to stop."
+    )
+    checkpoint_seconds: float = Field(60.0, gt=0, description="Between two checkpoints of a job.")
+    collect_seconds: float = Field(
+        600.0, gt=0, description="Between two searches for stored files that nothing speaks of."
+    )
+    max_attempts: int = Field(
+        3, ge=1, description="Bad ends in a row, without a new checkpoint, that end a job."
+    )
+    queues: Annotated[tuple[QueueName, ...], NoDecode] = Field(
+        (DEFAULT_QUEUE,),
+        min_length=1,
+        description="The queues that a job may be put into, with commas between them.",
+    )
 
     max_upload_bytes: int = Field(20 * 2**30, ge=1)
     max_body_bytes: int = Field(2**20, ge=1, description="Cap of a JSON body.")
@@ -29,6 +47,22 @@ class Settings(BaseSettings):
     max_unpacked_bytes: int = Field(50 * 2**30, ge=1)
     max_image_bytes: int = Field(64 * 2**20, ge=1)
     max_image_pixels: int = Field(100_000_000, ge=1)
+
+    @field_validator("queues", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _leases_outlast_beats(self) -> Settings:
+        if self.heartbeat_seconds > self.lease_seconds / 3:
+            raise ValueError("heartbeat_seconds must be at most a third of lease_seconds")
+        return self
+
+    @property
+    def worker_patience(self) -> float:
+        """Seconds without a word after which a worker counts as gone."""
+        return self.lease_seconds
 
     @cached_property
     def url(self) -> str:

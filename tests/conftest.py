@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -31,12 +32,15 @@ INITDB = ["-U", "tdmr", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]
 FAST = ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
 
 
+QUICK: dict[str, Any] = {"poll_seconds": 0.1, "grace_seconds": 2.0}
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """The embedded service in a folder of its own, with a lease that a test can outwait."""
     data_dir = tmp_path / "var"
     data_dir.mkdir()
-    return Settings(data_dir=data_dir, lease_seconds=3.0, heartbeat_seconds=0.3, poll_seconds=0.1)
+    return Settings(data_dir=data_dir, lease_seconds=3.0, heartbeat_seconds=0.3, **QUICK)
 
 
 @pytest.fixture

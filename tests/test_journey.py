@@ -74,7 +74,7 @@ def walk(client: Client, archive: Path, folder: Path) -> None:
     )
     job = client.wait_for_job(job["id"], lambda j: seen.append(j["status"]), every=0.1)
     assert job["status"] == "succeeded", job["failure"]
-    assert set(seen) <= {"queued", "running", "succeeded"}
+    assert set(seen) <= {"queued", "running", "packaging", "succeeded"}
     assert job["attempt"] == 1
 
     student = client.student(job["student_id"])
@@ -113,6 +113,52 @@ def test_embedded(tmp_path: Path, archive: Path) -> None:
             client.submit(dataset["id"], "letters_vit", "resnet81")
         assert refused.value.problem["errors"][0]["pointer"] == "/student"
     assert list((tmp_path / "data" / "work" / "jobs").iterdir()) == []
+
+
+def weights(client: Client, job: dict[str, Any]) -> str:
+    """The SHA-256 of a job's student."""
+    files = client.student(job["student_id"])["files"]
+    (digest,) = [file["sha256"] for file in files if file["name"] == "model.safetensors"]
+    return str(digest)
+
+
+def test_what_is_stopped_is_not_lost(tmp_path: Path, archive: Path) -> None:
+    """Paused and resumed: the same student to the bit. Cancelled: the student so far."""
+    training = TrainingOptions(steps=400, batch_size=8)
+    longer = TINY.model_copy(update={"training": training})
+    order: dict[str, Any] = {"baselines": ["scratch"]}
+    with serving(tmp_path) as ready, Client(ready["address"], ready["key"]) as client:
+        dataset = client.wait_for_dataset(client.upload_dataset(archive)["id"])["id"]
+        whole = client.submit(dataset, "letters_vit", "test_resnet", options=longer, **order)
+        stopped = client.submit(dataset, "letters_vit", "test_resnet", options=longer, **order)
+        assert stopped["queue_position"] in (1, 2)
+        whole = client.wait_for_job(whole["id"])
+        for stage in ("distil", "scratch"):
+            wait_until(lambda s=stage: at(client.job(stopped["id"]), s))
+            client.pause(stopped["id"])
+            wait_until(lambda: client.job(stopped["id"])["status"] == "paused")
+            assert client.job(stopped["id"])["checkpoint"]["stage"] in ("distil", "scratch")
+            client.resume(stopped["id"])
+        stopped = client.wait_for_job(stopped["id"])
+        assert (stopped["status"], stopped["attempt"]) == ("succeeded", 3)
+        assert weights(client, stopped) == weights(client, whole)
+
+        job = client.submit(dataset, "letters_vit", "test_resnet", options=ENDLESS, **order)
+        wait_until(lambda: at(client.job(job["id"]), "distil"))
+        client.cancel(job["id"])
+        wait_until(lambda: client.job(job["id"])["student_id"] is not None)
+        job = client.job(job["id"])
+        assert (job["status"], job["partial"]) == ("cancelled", True)
+        student = client.student(job["student_id"])
+        assert student["metrics"]["partial"]["step"] == job["checkpoint"]["step"]
+        again = client.retry(job["id"], options={"training": {"steps": 10}})
+        assert (again["retry_of"], again["checkpoint"]) == (job["id"], None)
+        assert client.wait_for_job(again["id"])["partial"] is False
+
+
+def at(job: dict[str, Any], stage: str) -> bool:
+    """Whether a training of the job has made steps in `stage`."""
+    return bool(job["stage"] and job["stage"]["name"] == stage and job["step"])
 
 
 def test_distributed(

@@ -1,9 +1,10 @@
 """The Celery side of a worker: a consumer that hears bells, and trusts them with nothing.
 
 A bell is acknowledged before its job begins, and carries one id: the ledger decides whether there
-is something to do. The pool is `solo`: a job is a process of its own already, so a pool process
-between it and the worker would be one more thing to die, to outlive its parent, and to hold
-memory. While a job runs no bell is taken from the broker, so it rings at a worker that is free.
+is something to do, and whose turn it is. The pool is `solo`: a job is a process of its own
+already, so a pool process between it and the worker would be one more thing to die, to outlive
+its parent, and to hold memory. While a job runs no bell is taken from the broker, so it rings at
+a worker that is free.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 
 from celery import Celery, signals
 
-from app.outbox import QUEUE, TASK
+from app.outbox import TASK, bell
 from worker.station import Station
 
 OPTIONS = (
@@ -33,16 +34,16 @@ def consume(station: Station) -> None:
     station.open()
     try:
         name = f"--hostname=tdmr-{os.getpid()}@%h"
-        make_app(station).worker_main(["worker", name, *OPTIONS])
+        heard = ",".join(bell(queue, kind) for queue in station.queues for kind in station.kinds)
+        make_app(station).worker_main(["worker", name, f"--queues={heard}", *OPTIONS])
     finally:
         station.close()
 
 
 def make_app(station: Station) -> Celery:
-    """An application whose one task asks the ledger for the job that was rung for."""
+    """An application whose one task asks the ledger for the next job."""
     celery = Celery("tdmr", broker=station.settings.broker_url, set_as_current=False)
     celery.conf.update(
-        task_default_queue=QUEUE,
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
@@ -60,7 +61,7 @@ def make_app(station: Station) -> Celery:
 
     @celery.task(name=TASK)  # type: ignore[untyped-decorator] # Celery ships no types
     def ring(job_id: str) -> None:
-        """Run the job `job_id`, if the ledger says that it's due."""
-        station.run_next(job_id)
+        """Run the job that the ledger says is next: of those rung for, not always `job_id`."""
+        station.run_next()
 
     return celery

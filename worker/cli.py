@@ -11,6 +11,7 @@ import typer
 from app import logs
 from app.settings import Settings
 from tdmr import lifeline
+from worker.kinds import KINDS
 from worker.launch import Child
 from worker.pipeline import Launch
 from worker.station import Station
@@ -21,31 +22,47 @@ cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @cli.command()
 def main(
     device: Annotated[str, typer.Option(help="Where jobs train: auto, cpu or cuda:N.")] = "auto",
+    queue: Annotated[
+        list[str] | None, typer.Option(help="Only jobs of this queue; repeat.")
+    ] = None,
     kind: Annotated[list[str] | None, typer.Option(help="Only jobs of this kind; repeat.")] = None,
     once: Annotated[bool, typer.Option("--once", help="End when nothing is due.")] = False,
     celery: Annotated[
         bool, typer.Option("--celery", help="Hear bells from TDMR_BROKER_URL too.")
     ] = False,
 ) -> None:
-    """Run jobs: one at a time, each in a process of its own."""
+    """Run jobs on one device: one at a time, each in a process of its own."""
     settings = Settings()
     if celery and settings.broker_url is None:
         raise typer.BadParameter("--celery needs TDMR_BROKER_URL")
-    serve(settings, device=device, only=kind, once=once, celery=celery)
+    for name in kind or ():
+        if name not in KINDS:
+            raise typer.BadParameter(f"--kind takes {', '.join(KINDS)}, not {name!r}")
+    for name in queue or ():
+        if name not in settings.queues:
+            raise typer.BadParameter(f"TDMR_QUEUES has {list(settings.queues)}, not {name!r}")
+    serve(settings, device=device, queues=queue, kinds=kind, once=once, celery=celery)
 
 
 def serve(
     settings: Settings,
     *,
     device: str = "cpu",
-    only: list[str] | None = None,
+    queues: list[str] | None = None,
+    kinds: list[str] | None = None,
     once: bool = False,
     celery: bool = False,
     launch: Launch = Child,
 ) -> None:
     """Work until told to stop; `launch` starts a job's process."""
     logs.set_up()
-    station = Station(settings, device=device, only=only, launch=launch)
+    station = Station(
+        settings,
+        device=device,
+        queues=queues or settings.queues,
+        kinds=kinds or tuple(KINDS),
+        launch=launch,
+    )
 
     def stop(*_: object) -> None:
         station.stopping = True

@@ -1,4 +1,4 @@
-"""The heartbeat of one claim: prolongs its lease, relays progress, hears of a cancel."""
+"""The heartbeat of one claim: prolongs its lease, relays progress, hears what it is to do."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 
 from app.db import Database
 from app.jobs import ledger
-from app.jobs.ledger import Claim, LeaseLostError
+from app.jobs.claims import Claim, LeaseLostError, Orders
 from app.settings import Settings
 from tdmr.jobdir import ProgressLine
 
 PROGRESS_SECONDS = 1.0  # a job writes at most one row of progress in this time
+LISTEN_SECONDS = 2.0  # how soon a silent job hears of a cancel
 LAST_MOMENT = 0.75  # of the lease: without a heartbeat for so long, a job gives itself up
 
 log = structlog.get_logger(__name__)
@@ -44,8 +45,8 @@ class Words:
         """These, and what was said after them."""
         return Words(later.progress or self.progress, self.warnings + later.warnings)
 
-    def pass_on(self, session: Session, claim: Claim, lease_seconds: float) -> bool:
-        """One beat in the caller's transaction; True when the job is to be cancelled."""
+    def pass_on(self, session: Session, claim: Claim, lease_seconds: float) -> Orders:
+        """One beat in the caller's transaction, and its answer."""
         line = self.progress
         return ledger.beat(
             session,
@@ -59,18 +60,19 @@ class Words:
 class Heart:
     """Beats in a thread of its own, so that a slow database never stops the watch on the child.
 
-    `lost` and `cancel_requested` are what the ledger answered; once true, they stay so.
+    `lost` and `orders` are what the ledger answered last.
     """
 
     def __init__(
         self, database: Database, claim: Claim, settings: Settings, claimed_at: float
     ) -> None:
         self.lost = False
-        self.cancel_requested = False
+        self.orders = Orders()
         self._database = database
         self._claim = claim
         self._lease = settings.lease_seconds
         self._interval = settings.heartbeat_seconds
+        self._heard = claimed_at
         self._renewed = claimed_at  # by time.monotonic(): when the last good beat was begun
         self._words = Words()
         self._guard = threading.Lock()
@@ -109,15 +111,18 @@ class Heart:
     def _run(self) -> None:
         tick = min(PROGRESS_SECONDS, self._interval)
         while not self._stop.wait(tick) and not self.lost:
-            if self._words or time.monotonic() - self._renewed >= self._interval:
+            moment = time.monotonic()
+            if self._words or moment - self._renewed >= self._interval:
                 self._beat()
+            elif moment - self._heard >= LISTEN_SECONDS:
+                self._listen()
 
     def _beat(self) -> None:
         begun = time.monotonic()
         words = self.last_words()
         try:
             with self._database.write() as session:
-                self.cancel_requested |= words.pass_on(session, self._claim, self._lease)
+                self.orders = words.pass_on(session, self._claim, self._lease)
         except LeaseLostError:
             self.lost = True
         except SQLAlchemyError as error:
@@ -125,4 +130,15 @@ class Heart:
             with self._guard:
                 self._words = words.before(self._words)
         else:
-            self._renewed = begun
+            self._renewed = self._heard = begun
+
+    def _listen(self) -> None:
+        """Ask without writing: cheaper than a beat, so that it can come more often."""
+        self._heard = time.monotonic()
+        try:
+            with self._database.read() as session:
+                self.orders = ledger.orders(session, self._claim)
+        except LeaseLostError:
+            self.lost = True
+        except SQLAlchemyError as error:
+            log.warning("heartbeat_failed", error=str(error))

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy.orm import Session
 
 from app.datasets import service as datasets
 from app.db import Database
-from app.jobs.ledger import Claim
-from app.models import Dataset, Student
+from app.jobs import ledger
+from app.jobs.claims import Checkpoint, Claim
+from app.jobs.states import ENDED, State
+from app.models import Dataset, Job, Student
 from app.settings import Settings
 from app.storage import LocalStorage, Stored
 from app.students import service as students
 from tdmr.errors import Failure
-from tdmr.jobdir import JobDir
+from tdmr.jobdir import JobDir, ProgressLine
+from worker.keeper import Keeper, fetch
+from worker.keeper import prefix as checkpoints_of
 from worker.unpack import unpack
 
 
 class Kind(Protocol):
-    """The four moments of an attempt in which its kind matters.
+    """The moments of an attempt in which its kind matters.
 
     `store` comes before the transaction that ends the job, `publish` or `give_up` within it, and
     `tidy` after it, whatever became of it: it removes what no row speaks of.
@@ -33,11 +40,14 @@ class Kind(Protocol):
     def command(self, job: JobDir, device: str) -> list[str]:
         """What to run."""
 
+    def keep(self, job: JobDir, line: ProgressLine) -> None:
+        """Make a checkpoint durable that the process has written. Raises LeaseLostError."""
+
     def store(self, job: JobDir) -> None:
         """Put the result's files into storage, durable, under names of this attempt's own."""
 
-    def publish(self, session: Session) -> dict[str, Any]:
-        """Write the rows that make the result visible; give the data of the last event."""
+    def publish(self, session: Session) -> State:
+        """End the job with the rows that make its result visible."""
 
     def give_up(self, session: Session, failure: Failure) -> None:
         """The job has ended without a result."""
@@ -46,125 +56,236 @@ class Kind(Protocol):
         """Remove the files that turned out to be nobody's."""
 
 
-class Distil:
-    """A student from a dataset and two models."""
+@dataclass(frozen=True)
+class Site:
+    """Where a claimed job is worked on."""
 
-    def __init__(
-        self, database: Database, storage: LocalStorage, settings: Settings, claim: Claim
-    ) -> None:
-        self._database, self._storage, self._settings = database, storage, settings
-        self._claim = claim
-        self._student_id = student_id(claim.job_id, claim.attempt)
-        self._files: list[dict[str, Any]] = []
-        self._metrics: dict[str, Any] = {}
+    database: Database
+    storage: LocalStorage
+    settings: Settings
+    claim: Claim
 
-    def prepare(self, job: JobDir) -> None:
-        """The options as they were submitted, and the dataset's images."""
-        dataset = _dataset(self._database, self._claim)
+    @property
+    def ring(self) -> bool:
+        """Whether a queued job is owed a bell."""
+        return self.settings.broker_url is not None
+
+    @property
+    def cache(self) -> Path:
+        """The view cache: it outlives the job, and serves the next one."""
+        return self.settings.work_dir / "cache"
+
+    def dataset(self) -> Dataset:
+        """The job's dataset, as it is now."""
+        with self.database.read() as session:
+            return session.get_one(Dataset, self.claim.dataset_id)
+
+    def unpack_dataset(self, job: JobDir) -> None:
+        """Put the images of the job's dataset into JOB_DIR/data."""
+        dataset = self.dataset()
         if dataset.file_key is None:
             raise LookupError(f"dataset {dataset.id} is {dataset.status}")
-        job.config.write_text(json.dumps(self._claim.spec), encoding="utf-8")
         archive = job.path / "dataset.zip"
-        self._storage.fetch(dataset.file_key, archive)
+        self.storage.fetch(dataset.file_key, archive)
         unpack(archive, job.data)
         archive.unlink()
 
+
+class Distil:
+    """The training of a student, up to its weights and figures; `Package` does the rest."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._keeper = Keeper(site.database, site.storage, site.claim)
+        self._folder = trained_prefix(site.claim.job_id, site.claim.attempt)
+        self._files: list[dict[str, Any]] = []
+
+    def prepare(self, job: JobDir) -> None:
+        """The options as they were submitted, the dataset's images, the last checkpoint."""
+        job.config.write_text(json.dumps(self._site.claim.spec), encoding="utf-8")
+        self._site.unpack_dataset(job)
+        self._keeper.restore(job)
+
     def command(self, job: JobDir, device: str) -> list[str]:
-        """The library's own command; the cache outlives the job and serves the next one."""
-        cache = self._settings.work_dir / "cache"
-        run = [sys.executable, "-m", "tdmr", "run", str(job.path)]
-        return [*run, "--device", device, "--cache", str(cache)]
+        """The library's own command."""
+        seconds = str(self._site.settings.checkpoint_seconds)
+        options = ["--device", device, "--cache", str(self._site.cache), "--no-package"]
+        return tdmr_command("run", job, *options, "--checkpoint-seconds", seconds)
+
+    def keep(self, job: JobDir, line: ProgressLine) -> None:
+        """The next attempt goes on from it."""
+        self._keeper.keep(job, line)
 
     def store(self, job: JobDir) -> None:
-        """The bundle's files, each checked against the bundle's manifest."""
-        self._metrics = json.loads((job.out / "metrics.json").read_bytes())
-        self._files = students.store(self._storage, self._student_id, job.out)
+        """What was trained, for the job that packages it."""
+        for path in sorted(job.out.iterdir()):
+            stored = self._site.storage.put(f"{self._folder}/{path.name}", path)
+            self._files.append({"name": path.name, **vars(stored)})
 
-    def publish(self, session: Session) -> dict[str, Any]:
-        """The student's row."""
-        students.publish(
-            session,
-            student_id=self._student_id,
-            job_id=self._claim.job_id,
-            owner=self._claim.owner,
-            dataset_id=self._claim.dataset_id,
-            spec=self._claim.spec,
-            files=self._files,
-            metrics=self._metrics,
-        )
-        return {"student_id": self._student_id}
+    def publish(self, session: Session) -> State:
+        """The order to package it."""
+        site = self._site
+        ledger.trained(session, site.claim, {"trained": self._files}, ring=site.ring)
+        return State.PACKAGING
 
     def give_up(self, session: Session, failure: Failure) -> None:
         """Nothing but the job's own row speaks of a distillation that failed."""
 
     def tidy(self) -> None:
-        """Delete the stored files unless the student is there: its commit may have gone through."""
-        with self._database.read() as session:
-            published = session.get(Student, self._student_id) is not None
-        if not published:
-            self._storage.delete(f"students/{self._student_id}")
+        """Delete what was stored unless a job is to package it, as after a commit unheard of."""
+        with self._site.database.read() as session:
+            job = session.get_one(Job, self._site.claim.job_id)
+        if job.attempt != self._site.claim.attempt or job.state != State.PACKAGING:
+            self._site.storage.delete(self._folder)
 
 
 class Ingest:
     """The check of an upload, which settles its dataset. Invalid data is a result too."""
 
-    def __init__(
-        self, database: Database, storage: LocalStorage, settings: Settings, claim: Claim
-    ) -> None:
-        self._database, self._storage, self._settings = database, storage, settings
-        self._claim = claim
-        self._key = dataset_key(claim.dataset_id, claim.attempt)
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._key = dataset_key(site.claim.dataset_id, site.claim.attempt)
         self._report: dict[str, Any] = {}
         self._file: Stored | None = None
         self._upload: str | None = None
 
     def prepare(self, job: JobDir) -> None:
         """The limits of the check, and the upload as it came."""
-        dataset = _dataset(self._database, self._claim)
+        dataset = self._site.dataset()
         if dataset.upload_key is None:
             raise LookupError(f"dataset {dataset.id} is {dataset.status}")
-        options = datasets.check_options(dataset, self._settings)
+        options = datasets.check_options(dataset, self._site.settings)
         job.config.write_text(options.model_dump_json(), encoding="utf-8")
         job.data.mkdir()
-        self._storage.fetch(dataset.upload_key, job.data / "upload")
+        self._site.storage.fetch(dataset.upload_key, job.data / "upload")
 
     def command(self, job: JobDir, device: str) -> list[str]:
         """The check runs apart from the worker: what it opens isn't to be trusted."""
         return [sys.executable, "-m", "app.datasets.check", str(job.path)]
+
+    def keep(self, job: JobDir, line: ProgressLine) -> None:
+        """A check begins again: it writes no checkpoints."""
 
     def store(self, job: JobDir) -> None:
         """The canonical dataset, when there is one."""
         self._report = json.loads((job.out / "report.json").read_bytes())
         made = job.out / "dataset.zip"
         if made.exists():
-            self._file = self._storage.put(self._key, made)
+            self._file = self._site.storage.put(self._key, made)
 
-    def publish(self, session: Session) -> dict[str, Any]:
+    def publish(self, session: Session) -> State:
         """The dataset, ready or invalid."""
-        dataset_id = self._claim.dataset_id
+        dataset_id = self._site.claim.dataset_id
         self._upload = datasets.settle(session, dataset_id, self._report, self._file)
-        return {"dataset_id": dataset_id}
+        ledger.succeed(session, self._site.claim, {"dataset_id": dataset_id})
+        return State.SUCCEEDED
 
     def give_up(self, session: Session, failure: Failure) -> None:
         """A dataset that couldn't be checked is invalid, and says why."""
-        self._upload = datasets.settle_failed(session, self._claim.dataset_id, failure)
+        self._upload = datasets.settle_failed(session, self._site.claim.dataset_id, failure)
 
     def tidy(self) -> None:
         """Delete the upload once it's settled, and the canonical file if nobody points to it."""
-        dataset = _dataset(self._database, self._claim)
+        dataset = self._site.dataset()
         if self._upload is not None and dataset.upload_key is None:
-            self._storage.delete(self._upload)
+            self._site.storage.delete(self._upload)
         if dataset.file_key != self._key:
-            self._storage.delete(self._key)
+            self._site.storage.delete(self._key)
 
 
-def make(
-    database: Database, storage: LocalStorage, settings: Settings, claim: Claim
-) -> Distil | Ingest:
+class Package:
+    """A bundle made of what a distillation has trained, or of its checkpoint: the student."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._student_id = student_id(site.claim.job_id, site.claim.attempt)
+        self._files: list[dict[str, Any]] = []
+        self._metrics: dict[str, Any] = {}
+
+    def prepare(self, job: JobDir) -> None:
+        """What was trained; or the whole job as it stood, to rescue its student from."""
+        site = self._site
+        if "trained" in site.claim.spec:
+            job.data.mkdir()
+            for file in site.claim.spec["trained"]:
+                site.storage.fetch(file["key"], job.data / file["name"])
+            return
+        parent = self._parent()
+        job.config.write_text(json.dumps(parent.spec), encoding="utf-8")
+        site.unpack_dataset(job)
+        if not fetch(site.storage, Checkpoint.model_validate(parent.checkpoint), job):
+            raise LookupError(f"the checkpoint of {parent.id} is damaged")
+
+    def command(self, job: JobDir, device: str) -> list[str]:
+        """To package costs no device; a rescued student is measured first."""
+        if "trained" in self._site.claim.spec:
+            return tdmr_command("package", job)
+        return tdmr_command("rescue", job, "--device", device, "--cache", str(self._site.cache))
+
+    def keep(self, job: JobDir, line: ProgressLine) -> None:
+        """It begins again: it writes no checkpoints."""
+
+    def store(self, job: JobDir) -> None:
+        """The bundle's files, each checked against the bundle's manifest."""
+        self._metrics = json.loads((job.out / "metrics.json").read_bytes())
+        self._files = students.store(self._site.storage, self._student_id, job.out)
+
+    def publish(self, session: Session) -> State:
+        """The student's row; the distillation it is of ends with it."""
+        claim, parent = self._site.claim, self._parent()
+        students.publish(
+            session,
+            student_id=self._student_id,
+            job_id=parent.id,
+            owner=claim.owner,
+            dataset_id=claim.dataset_id,
+            spec=parent.spec,
+            files=self._files,
+            metrics=self._metrics,
+        )
+        partial = self._metrics.get("partial") is not None
+        ledger.succeed(session, claim, {"student_id": self._student_id, "partial": partial})
+        return State.SUCCEEDED
+
+    def give_up(self, session: Session, failure: Failure) -> None:
+        """The ledger tells the distillation."""
+
+    def tidy(self) -> None:
+        """Delete the student's files unless it is there, and what it no longer needs if it is."""
+        site = self._site
+        with site.database.read() as session:
+            published = session.get(Student, self._student_id) is not None
+            job = session.get_one(Job, site.claim.job_id)
+        parent = self._parent()
+        if not published:
+            site.storage.delete(f"students/{self._student_id}")
+        if job.state in ENDED:
+            for file in site.claim.spec.get("trained", []):
+                site.storage.delete(file["key"])
+            if parent.checkpoint is None:
+                site.storage.delete(checkpoints_of(parent.id))
+
+    def _parent(self) -> Job:
+        assert self._site.claim.parent_id is not None
+        with self._site.database.read() as session:
+            return session.get_one(Job, self._site.claim.parent_id)
+
+
+KINDS: dict[str, Callable[[Site], Kind]] = {
+    "ingest": Ingest,
+    "distil": Distil,
+    "package": Package,
+}
+
+
+def make(site: Site) -> Kind:
     """The kind of the claimed job, ready for this attempt."""
-    if claim.kind == "ingest":
-        return Ingest(database, storage, settings, claim)
-    return Distil(database, storage, settings, claim)
+    return KINDS[site.claim.kind](site)
+
+
+def tdmr_command(verb: str, job: JobDir, *options: str) -> list[str]:
+    """A command of the library's, on JOB_DIR."""
+    return [sys.executable, "-m", "tdmr", verb, str(job.path), *options]
 
 
 def student_id(job_id: str, attempt: int) -> str:
@@ -177,6 +298,6 @@ def dataset_key(dataset_id: str, attempt: int) -> str:
     return f"datasets/{dataset_id}/dataset-{attempt}.zip"
 
 
-def _dataset(database: Database, claim: Claim) -> Dataset:
-    with database.read() as session:
-        return session.get_one(Dataset, claim.dataset_id)
+def trained_prefix(job_id: str, attempt: int) -> str:
+    """Where this attempt stores what it has trained."""
+    return f"trained/{job_id}-{attempt}"

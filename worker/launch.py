@@ -13,7 +13,6 @@ from pathlib import Path
 from tdmr.jobdir import JobDir
 from tdmr.lifeline import VARIABLE
 
-GRACE_SECONDS = 3.0
 SECRETS = frozenset({"TDMR_DATABASE_URL", "TDMR_BROKER_URL"})  # not for the child
 
 
@@ -47,7 +46,7 @@ class Child:
             return None
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
-    def terminate(self, grace: float = GRACE_SECONDS) -> None:
+    def terminate(self, grace: float) -> None:
         """Ask the group to end, give it `grace` seconds, then kill it; returns when it's gone."""
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + grace

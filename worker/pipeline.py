@@ -13,16 +13,16 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db import Database
-from app.jobs import ledger
-from app.jobs.ledger import Claim, LeaseLostError
+from app.jobs import ledger, moves
+from app.jobs.claims import Claim, LeaseLostError
 from app.jobs.states import ENDED, State
 from app.settings import Settings
 from app.storage import LocalStorage
+from tdmr import failpoint
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir
-from worker import kinds
 from worker.heart import Heart, Words
-from worker.kinds import Kind
+from worker.kinds import Kind, Site, make
 from worker.launch import Child
 from worker.watch import End, Outcome, watch
 
@@ -34,6 +34,13 @@ CANCELLED = Failure(
     detail="It was cancelled before it was done.",
     suggestion="Upload it again.",
 )
+
+ENDINGS = {
+    End.STOPPED: ledger.hand_back,
+    End.CANCELLED: ledger.cancelled,
+    End.PAUSED: ledger.paused,
+    End.BUDGET_SPENT: ledger.budget_spent,
+}
 
 Launch = Callable[[list[str], JobDir], Child]
 log = structlog.get_logger(__name__)
@@ -51,31 +58,37 @@ def run_next(
     *,
     worker: str,
     device: str,
-    job_id: str | None = None,
-    only: Sequence[str] | None = None,
+    queues: Sequence[str] | None = None,
+    kinds: Sequence[str] | None = None,
     launch: Launch = Child,
     stopping: Callable[[], bool] = never,
 ) -> bool:
-    """Claim the oldest due job (or `job_id`) and see it to its end; False when there is none.
+    """Claim the next due job and see it to its end; False when there is none.
 
-    `worker` must be a name that no other process uses: it's part of the fence. `only` names the
-    kinds of job to take. Once `stopping` says so, the job is handed back.
+    `worker` must be a name that no other process uses: it's part of the fence. `queues` and
+    `kinds` name what to take. Once `stopping` says so, the job is handed back.
     """
     claimed_at = time.monotonic()
     with database.write() as session:
-        claim = ledger.claim(
-            session, worker=worker, lease_seconds=settings.lease_seconds, job_id=job_id, kinds=only
+        claim = moves.claim(
+            session,
+            worker=worker,
+            lease_seconds=settings.lease_seconds,
+            queues=queues,
+            kinds=kinds,
         )
     if claim is None:
         return False
+    failpoint.reached("claim.committed")
     fields = {"job_id": claim.job_id, "kind": claim.kind, "attempt": claim.attempt}
     with structlog.contextvars.bound_contextvars(**fields):
         log.info("claimed")
+        site = Site(database, storage, settings, claim)
         with Heart(database, claim, settings, claimed_at) as heart:
-            kind = kinds.make(database, storage, settings, claim)
+            kind = make(site)
             with _job_dir(settings, claim) as job:
-                outcome = _attempt(kind, job, heart, device, launch, stopping)
-                state = _settle(database, settings, claim, kind, heart, outcome)
+                outcome = _attempt(site, kind, job, heart, device, launch, stopping)
+                state = _settle(site, kind, heart, outcome)
         log.info("left", state=state)
     return True
 
@@ -96,6 +109,7 @@ def job_dirs(settings: Settings) -> Path:
 
 
 def _attempt(
+    site: Site,
     kind: Kind,
     job: JobDir,
     heart: Heart,
@@ -106,14 +120,18 @@ def _attempt(
     """Run the job's process and store what it made."""
     try:
         kind.prepare(job)
+        failpoint.reached("job.prepared")
         child = launch(kind.command(job, device), job)
+        failpoint.reached("child.started")
         try:
-            outcome = watch(child, job, heart, stopping)
+            grace = site.settings.grace_seconds
+            outcome = watch(child, job, heart, kind.keep, stopping=stopping, grace=grace)
         except BaseException:
             child.kill()
             raise
         if outcome.end is End.DONE:
             kind.store(job)
+            failpoint.reached("result.stored")
     except Exception as error:
         log.exception("attempt_broke")
         return Outcome(End.FAILED, failure=_broken(error))
@@ -131,19 +149,12 @@ def _broken(error: Exception) -> Failure:
     )
 
 
-def _settle(
-    database: Database,
-    settings: Settings,
-    claim: Claim,
-    kind: Kind,
-    heart: Heart,
-    outcome: Outcome,
-) -> State | None:
+def _settle(site: Site, kind: Kind, heart: Heart, outcome: Outcome) -> State | None:
     """Write down how the attempt ended; None when it wasn't its to say."""
     words = heart.last_words()
 
     def write(end: Outcome) -> State:
-        return _persist(database, heart, lambda s: _finish(s, settings, claim, kind, words, end))
+        return _persist(site.database, heart, lambda s: _finish(s, site, kind, words, end))
 
     state = None
     if outcome.end is not End.LOST:
@@ -155,6 +166,7 @@ def _settle(
             except Exception as error:
                 log.exception("result_not_publishable")
                 state = write(Outcome(End.FAILED, failure=_broken(error)))
+            failpoint.reached("finish.committed")
         except LeaseLostError:
             log.warning("lease_lost")
         except AWAY:
@@ -182,23 +194,17 @@ def _persist(database: Database, heart: Heart, write: Callable[[Session], State]
             time.sleep(RETRY_SECONDS)
 
 
-def _finish(
-    session: Session, settings: Settings, claim: Claim, kind: Kind, words: Words, outcome: Outcome
-) -> State:
+def _finish(session: Session, site: Site, kind: Kind, words: Words, outcome: Outcome) -> State:
     """What the one transaction that ends an attempt does; the fence comes first of all."""
-    words.pass_on(session, claim, settings.lease_seconds)
+    words.pass_on(session, site.claim, site.settings.lease_seconds)
     if outcome.end is End.DONE:
-        ledger.succeed(session, claim, kind.publish(session))
-        return State.SUCCEEDED
-    ring = settings.broker_url is not None
-    if outcome.end is End.STOPPED:
-        state = ledger.hand_back(session, claim, ring=ring)
-    elif outcome.end is End.CANCELLED:
-        ledger.cancelled(session, claim)
-        state = State.CANCELLED
-    else:
+        state = kind.publish(session)
+    elif outcome.end is End.FAILED:
         assert outcome.failure is not None
-        state = ledger.fail(session, claim, outcome.failure, ring=ring)
-    if state in ENDED:
+        state = ledger.fail(session, site.claim, outcome.failure, ring=site.ring)
+    else:
+        state = ENDINGS[outcome.end](session, site.claim, ring=site.ring)
+    if state in ENDED and outcome.end is not End.DONE:
         kind.give_up(session, outcome.failure or CANCELLED)
+    failpoint.reached("finish.written")
     return state

@@ -12,10 +12,12 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Database
+from app.jobs import fleet
 from app.outbox import Relay
-from app.settings import Settings
+from app.settings import DEFAULT_QUEUE, Settings
 from app.storage import LocalStorage
-from worker import pipeline, sweeper
+from worker import collector, pipeline, sweeper
+from worker.kinds import KINDS
 from worker.launch import Child
 from worker.pipeline import Launch
 
@@ -32,7 +34,8 @@ class Station:
         settings: Settings,
         *,
         device: str = "cpu",
-        only: Sequence[str] | None = None,
+        queues: Sequence[str] = (DEFAULT_QUEUE,),
+        kinds: Sequence[str] = tuple(KINDS),
         launch: Launch = Child,
     ) -> None:
         self.settings = settings
@@ -41,17 +44,21 @@ class Station:
         self.stopping = False  # a plain flag: a signal handler sets it
         self._database = Database(settings.url)
         self._storage = LocalStorage(settings.storage_dir)
-        self._only, self._launch = only, launch
+        self.queues, self.kinds, self._launch = tuple(queues), tuple(kinds), launch
         self._turn = threading.Lock()
         self._relay = Relay(self._database, settings)
-        self._threads = [Repeated("sweep", settings.lease_seconds / SWEEPS_PER_LEASE, self.sweep)]
+        self._threads = [
+            Repeated("sweep", settings.lease_seconds / SWEEPS_PER_LEASE, self.sweep),
+            Repeated("report", settings.heartbeat_seconds, self.report),
+            Repeated("collect", settings.collect_seconds, self.collect),
+        ]
 
     def beside(self, name: str, interval: float, action: Callable[[], object]) -> None:
         """Have `action` called every `interval` seconds too, once the station is open."""
         self._threads.append(Repeated(name, interval, action))
 
     def open(self) -> None:
-        """Begin to sweep and to relay."""
+        """Begin to sweep, to relay, and to be heard of."""
         log.info("open", worker=self.worker, device=self.device, pid=os.getpid())
         self._relay.start()
         for thread in self._threads:
@@ -63,6 +70,11 @@ class Station:
         for thread in self._threads:
             thread.stop()
         self._relay.stop()
+        try:
+            with self._database.write() as session:
+                fleet.leave(session, self.worker)
+        except SQLAlchemyError as error:
+            log.warning("database_unreachable", error=str(error))
         self._database.close()
         log.info("closed", worker=self.worker)
 
@@ -70,7 +82,24 @@ class Station:
         """One round of sweeping."""
         sweeper.sweep(self._database, self._storage, self.settings)
 
-    def run_next(self, job_id: str | None = None) -> bool:
+    def report(self) -> None:
+        """Be heard of."""
+        with self._database.write() as session:
+            fleet.report(
+                session,
+                self.worker,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                device=self.device,
+                queues=list(self.queues),
+                kinds=list(self.kinds),
+            )
+
+    def collect(self) -> None:
+        """Remove stored files that no row speaks of."""
+        collector.collect(self._database, self._storage, self.settings)
+
+    def run_next(self) -> bool:
         """Run one job, when it's this caller's turn; False when there was none."""
         with self._turn:
             if self.stopping:
@@ -81,8 +110,8 @@ class Station:
                 self.settings,
                 worker=self.worker,
                 device=self.device,
-                job_id=job_id,
-                only=self._only,
+                queues=self.queues,
+                kinds=self.kinds,
                 launch=self._launch,
                 stopping=lambda: self.stopping,
             )

@@ -8,13 +8,13 @@ import structlog
 
 from app.datasets import service as datasets
 from app.db import Database
-from app.jobs import ledger
-from app.jobs.ledger import Swept
-from app.jobs.states import ENDED, State
+from app.jobs import fleet, ledger
+from app.jobs.claims import Swept
+from app.jobs.states import ENDED, HELD
 from app.models import Job
 from app.settings import Settings
 from app.storage import LocalStorage
-from worker.kinds import dataset_key, student_id
+from worker.kinds import dataset_key, student_id, trained_prefix
 from worker.pipeline import CANCELLED, job_dirs
 
 log = structlog.get_logger(__name__)
@@ -24,6 +24,7 @@ def sweep(database: Database, storage: LocalStorage, settings: Settings) -> list
     """One round. Any number of workers may do it at once."""
     uploads = []
     with database.write() as session:
+        fleet.forget(session, settings.worker_patience)
         swept = ledger.sweep(session, ring=settings.broker_url is not None)
         for job in swept:
             if job.kind == "ingest" and job.state in ENDED:
@@ -48,13 +49,15 @@ def remove_leftovers(database: Database, settings: Settings) -> None:
         job_id, _, attempt = path.name.rpartition("-")
         with database.read() as session:
             job = session.get(Job, job_id)
-        if job is None or job.state != State.RUNNING or str(job.attempt) != attempt:
+        if job is None or job.state not in HELD or str(job.attempt) != attempt:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove_stored(storage: LocalStorage, job: Swept) -> None:
     """What the dead attempt may have stored: it committed nothing, so no row speaks of it."""
-    if job.kind == "ingest":
-        storage.delete(dataset_key(job.dataset_id, job.attempt))
-    else:
-        storage.delete(f"students/{student_id(job.job_id, job.attempt)}")
+    places = {
+        "ingest": dataset_key(job.dataset_id, job.attempt),
+        "distil": trained_prefix(job.job_id, job.attempt),
+        "package": f"students/{student_id(job.job_id, job.attempt)}",
+    }
+    storage.delete(places[job.kind])

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
 
+from app.jobs.claims import LeaseLostError
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir, ProgressLine
 from worker.heart import Heart
@@ -16,6 +16,9 @@ from worker.launch import Child
 
 LOOK_SECONDS = 0.1
 LINGER_SECONDS = 30.0  # a process that has said its last word and doesn't end is ended
+LAST_WORDS = ("done", "failed", "stopped")
+
+Keep = Callable[[JobDir, ProgressLine], None]
 
 
 class End(Enum):
@@ -24,8 +27,10 @@ class End(Enum):
     DONE = auto()
     FAILED = auto()
     CANCELLED = auto()
-    LOST = auto()  # another attempt may hold the job: nothing may be written
+    PAUSED = auto()
+    BUDGET_SPENT = auto()
     STOPPED = auto()  # this worker has to go
+    LOST = auto()  # another attempt may hold the job: nothing may be written
 
 
 @dataclass(frozen=True)
@@ -33,44 +38,92 @@ class Outcome:
     """The end of a process; nothing of it runs any more."""
 
     end: End
-    result: dict[str, Any] | None = None
     failure: Failure | None = None
 
 
-def watch(child: Child, job: JobDir, heart: Heart, stopping: Callable[[], bool]) -> Outcome:
-    """Relay what the process says to `heart`; return once the whole group is gone."""
-    offset, last, said_at = 0, ProgressLine(event="progress"), 0.0
+def watch(
+    child: Child,
+    job: JobDir,
+    heart: Heart,
+    keep: Keep,
+    *,
+    stopping: Callable[[], bool],
+    grace: float,
+) -> Outcome:
+    """Relay what the process says to `heart`, and its checkpoints to `keep`, until it's gone.
+
+    A process that has to stop gets `grace` seconds to save its state. Returns once the whole
+    group is gone.
+    """
+    ears = _Ears(job, heart, keep)
     while True:
-        status = child.ended()  # asked first, so that what it said before its end is read below
-        for behind, line in job.read(offset):
-            offset, last, said_at = behind, line, time.monotonic()
-            heart.say(line)
-        lingers = last.event in ("done", "failed") and time.monotonic() - said_at > LINGER_SECONDS
-        if status is not None or lingers:
+        status = child.ended()  # asked first, so that what it said before its end is heard below
+        ears.listen()
+        if status is not None or ears.lingers:
             child.kill()
-            return _ended(last, status, job)
+            return _ended(ears.last, status, job)
         if heart.lost or heart.expiring:
             child.kill()
             return Outcome(End.LOST)
-        if heart.cancel_requested:
-            child.terminate()
-            return Outcome(End.CANCELLED)
-        if stopping():
-            child.terminate()
-            return Outcome(End.STOPPED)
+        if end := _asked_to_stop(heart, stopping):
+            child.terminate(grace)
+            ears.listen()
+            if ears.last.event in ("done", "failed") and end is not End.CANCELLED:
+                return _ended(ears.last, status, job)  # it came to its end at the same moment
+            return Outcome(End.LOST if heart.lost else end)
         time.sleep(LOOK_SECONDS)
+
+
+class _Ears:
+    """What the process says, from its first line on."""
+
+    def __init__(self, job: JobDir, heart: Heart, keep: Keep) -> None:
+        self.last = ProgressLine(event="progress")
+        self._job, self._heart, self._keep = job, heart, keep
+        self._offset, self._heard_at = 0, time.monotonic()
+
+    @property
+    def lingers(self) -> bool:
+        """Whether it has said its last word long ago."""
+        silent = time.monotonic() - self._heard_at
+        return self.last.event in LAST_WORDS and silent > LINGER_SECONDS
+
+    def listen(self) -> None:
+        """Hear what is new."""
+        for behind, line in self._job.read(self._offset):
+            self._offset, self._heard_at = behind, time.monotonic()
+            self.last = line
+            if line.event != "checkpoint":
+                self._heart.say(line)
+                continue
+            try:
+                self._keep(self._job, line)
+            except LeaseLostError:
+                self._heart.lost = True
+
+
+def _asked_to_stop(heart: Heart, stopping: Callable[[], bool]) -> End | None:
+    if heart.orders.cancel:
+        return End.CANCELLED
+    if heart.orders.pause:
+        return End.PAUSED
+    if heart.orders.budget_spent:
+        return End.BUDGET_SPENT
+    return End.STOPPED if stopping() else None
 
 
 def _ended(last: ProgressLine, status: int | None, job: JobDir) -> Outcome:
     if last.event == "done":
-        return Outcome(End.DONE, result=last.result or {})
+        return Outcome(End.DONE)
+    if last.event == "stopped":
+        return Outcome(End.STOPPED)  # somebody else told it to, such as a machine shutting down
     failure = last.failure or _death(status, last)
-    return Outcome(End.FAILED, failure=failure.model_copy(update={"log": job.log_tail()}))
+    return Outcome(End.FAILED, failure.model_copy(update={"log": job.log_tail()}))
 
 
 def _death(status: int | None, last: ProgressLine) -> Failure:
     """The failure of a process that ended without a word about it."""
-    suggestion = "Submit it again; the log's last lines may say more."
+    suggestion = "Retry it; the log's last lines may say more."
     if status is None or status >= 0:
         how = f"ended with exit status {status}"
     else:

@@ -1,22 +1,25 @@
-"""/v1/jobs: order a student, watch it being made, call it off."""
+"""/v1/jobs: order a student, watch it being made, stop it and go on."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Query, Response
 from sqlalchemy.orm import Session
 
 from app.access.scopes import Scope
-from app.api import idempotency, pages
+from app.api import idempotency, pages, retrying
 from app.api.core import CallerDep, CoreDep
 from app.api.guard import needs, router
 from app.api.pages import After, Limit, Page
-from app.api.schemas import EventOut, JobIn, JobOut, Status
+from app.api.schemas import EventOut, JobIn, JobOut, RetryIn, Status
 from app.jobs import service
+from app.jobs.moves import spent
 from app.jobs.service import View
 from app.models import Event, Job
+from app.settings import Settings
 
 routes = router()
 
@@ -40,13 +43,14 @@ def create_job(
             owner=caller.owner,
             dataset_id=order.dataset_id,
             spec=order.spec(),
+            terms=order.terms(),
             metadata=order.metadata,
             idempotency=asked,
             settings=core.settings,
         )
 
     def find(session: Session, job: Job) -> View:
-        return service.get(session, caller.owner, job.id)
+        return service.get(session, caller.owner, job.id, core.settings)
 
     view, replayed = idempotency.once(core, caller.owner, asked, make, find)
     response.headers["Location"] = f"/v1/jobs/{view.job.id}"
@@ -68,7 +72,7 @@ def list_jobs(
     """Your jobs, the newest first."""
     with core.database.read() as session:
         before = pages.after_id(after)
-        found = service.newest(session, caller.owner, before, status, limit + 1)
+        found = service.newest(session, caller.owner, before, status, limit + 1, core.settings)
     views, has_more = pages.cut(found, limit)
     cursor = pages.encode(views[-1].job.id) if has_more else None
     if cursor is not None:
@@ -82,7 +86,7 @@ def list_jobs(
 def get_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
     """A job: its stage, its losses, the time left, and how it ended."""
     with core.database.read() as session:
-        return describe(service.get(session, caller.owner, job_id))
+        return describe(service.get(session, caller.owner, job_id, core.settings))
 
 
 @routes.get("/jobs/{job_id}/events")
@@ -98,7 +102,7 @@ def list_events(
     """A job's log, in order. `next_cursor` is always given, so that a reader can go on later."""
     number = pages.after_number(after)
     with core.database.read() as session:
-        found = service.events(session, caller.owner, job_id, number, limit + 1)
+        found = service.events(session, caller.owner, job_id, number, limit + 1, core.settings)
     rows, has_more = pages.cut(found, limit)
     cursor = pages.encode(str(rows[-1].seq if rows else number))
     if has_more:
@@ -110,9 +114,79 @@ def list_events(
 @routes.post("/jobs/{job_id}/cancel", status_code=202)
 @needs(Scope.JOBS_WRITE)
 def cancel_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
-    """Call a job off. A running one is `cancelled` only when its process is gone."""
+    """Call a job off. A running one is `cancelled` only when its process is gone.
+
+    What it has learnt by then is packaged: `student_id` appears, and `partial` says so.
+    """
+    return _change(core, service.cancel, caller.owner, job_id)
+
+
+@routes.post("/jobs/{job_id}/pause", status_code=202)
+@needs(Scope.JOBS_WRITE)
+def pause_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
+    """Stop a job behind a checkpoint, and free its device until it is resumed."""
+    return _change(core, service.pause, caller.owner, job_id)
+
+
+@routes.post("/jobs/{job_id}/resume", status_code=202)
+@needs(Scope.JOBS_WRITE)
+def resume_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
+    """Queue a paused job again; it goes on from its checkpoint."""
+    return _change(core, service.resume, caller.owner, job_id)
+
+
+@routes.post("/jobs/{job_id}/retry", status_code=202)
+@needs(Scope.JOBS_WRITE)
+def retry_job(
+    response: Response,
+    core: CoreDep,
+    caller: CallerDep,
+    job_id: str,
+    patch: RetryIn,
+    idempotency_key: idempotency.Key = None,
+) -> JobOut:
+    """Order again what failed, was cancelled or ran out of budget, with changes if you like.
+
+    Gives a new job. With the same options it goes on from the old one's checkpoint.
+    """
+    changes = patch.model_dump(mode="json", exclude_unset=True)
+    address = f"POST /v1/jobs/{job_id}/retry"
+    asked = idempotency.asked(idempotency_key, address, json.dumps(changes, sort_keys=True))
+
+    def make(session: Session) -> View:
+        old = service.retryable(session, caller.owner, job_id, core.settings)
+        order = retrying.patched(old, changes)
+        return service.create(
+            session,
+            owner=caller.owner,
+            dataset_id=old.dataset_id,
+            spec=order.spec(),
+            terms=order.terms(),
+            metadata=old.user_metadata,
+            idempotency=asked,
+            settings=core.settings,
+            retry_of=old,
+        )
+
+    def find(session: Session, job: Job) -> View:
+        return service.get(session, caller.owner, job.id, core.settings)
+
+    view, replayed = idempotency.once(core, caller.owner, asked, make, find)
+    response.headers["Location"] = f"/v1/jobs/{view.job.id}"
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return describe(view)
+
+
+def _change(
+    core: CoreDep,
+    change: Callable[[Session, str, str, Settings], View],
+    owner: str,
+    job_id: str,
+) -> JobOut:
     with core.database.write() as session:
-        view = service.cancel(session, caller.owner, job_id)
+        view = change(session, owner, job_id, core.settings)
+    core.relay.nudge()
     return describe(view)
 
 
@@ -131,15 +205,25 @@ def describe(view: View) -> JobOut:
             "steps": progress.get("steps"),
             "losses": progress.get("losses", {}),
             "eta_seconds": progress.get("eta_seconds"),
-            "queue_position": view.queue_position,
+            "queue": job.queue,
+            "queue_position": view.place.position if view.place else None,
+            "waiting_reason": view.place.reason if view.place else None,
+            "priority": job.priority,
+            "budget": None if job.max_seconds is None else {"max_seconds": job.max_seconds},
+            "spent_seconds": round(spent(job), 3),
+            "checkpoint": job.checkpoint
+            and {"stage": job.checkpoint["stage"], "step": job.checkpoint["step"]},
             "attempt": job.attempt,
             "max_attempts": job.max_attempts,
             "failure": job.failure,
-            "student_id": view.student_id,
+            "student_id": view.student.id if view.student else None,
+            "partial": view.student.partial if view.student else None,
+            "retry_of": job.retry_of,
             "created_at": job.created_at,
             "started_at": job.started_at,
             "ended_at": job.ended_at,
             "cancel_requested_at": job.cancel_requested_at,
+            "pause_requested_at": job.pause_requested_at,
         }
     )
 

@@ -17,11 +17,16 @@ from pydantic import (
 )
 
 from app.datasets.findings import Finding
+from app.jobs.service import Terms
+from app.settings import DEFAULT_QUEUE
 from tdmr.config import Baseline, DistillOptions, JobSpec
 from tdmr.errors import Failure
 from tdmr.jobdir import Stage
 
-Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Status = Literal[
+    "queued", "running", "pausing", "paused", "packaging", "succeeded", "failed", "cancelled"
+]
+WaitingReason = Literal["next", "behind_others", "backing_off", "no_worker"]
 
 
 def _printable(text: str) -> str:
@@ -38,6 +43,18 @@ Printable = AfterValidator(_printable)
 Moment = Annotated[AwareDatetime, PlainSerializer(_rfc3339, return_type=str)]
 MetadataName = Annotated[str, StringConstraints(min_length=1, max_length=64), Printable]
 MetadataValue = Annotated[str, StringConstraints(max_length=500), Printable]
+
+
+class Budget(BaseModel):
+    """What a job may use up at most."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    max_seconds: float = Field(
+        gt=0,
+        le=31_536_000,
+        description="Of work. Then the job stops, and the student so far is packaged.",
+    )
 
 
 class JobIn(JobSpec):
@@ -63,11 +80,36 @@ class JobIn(JobSpec):
         default_factory=dict, max_length=32, description="Yours; given back as it came."
     )
 
+    budget: Budget | None = Field(None, description="Null: no limit.")
+    priority: int = Field(
+        0, ge=-100, le=100, description="Among your own waiting jobs; the highest comes first."
+    )
+    queue: str = Field(DEFAULT_QUEUE, max_length=40, description="One of the service's queues.")
+
     def spec(self) -> JobSpec:
         """What the worker is to do."""
-        return JobSpec.model_validate(
-            self.model_dump(exclude={"dataset_id", "metadata"}, exclude_unset=True)
-        )
+        known = set(JobSpec.model_fields)
+        return JobSpec.model_validate(self.model_dump(include=known, exclude_unset=True))
+
+    def terms(self) -> Terms:
+        """How the job is to be treated."""
+        seconds = self.budget.max_seconds if self.budget else None
+        return Terms(queue=self.queue, priority=self.priority, max_seconds=seconds)
+
+
+class RetryIn(BaseModel):
+    """What to change in an order that is retried: a JSON merge patch (RFC 7396)."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"options": {"training": {"batch_size": 16}}}]},
+    )
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    baselines: list[Baseline] | None = None
+    budget: Budget | None = None
+    priority: int | None = None
+    queue: str | None = None
 
 
 class Out(BaseModel):
@@ -128,6 +170,13 @@ class ModelOut(Out):
     recommended: bool
 
 
+class CheckpointOut(Out):
+    """What a job would go on from."""
+
+    stage: str
+    step: int
+
+
 class JobOut(Out):
     """A job: what was asked for, how far it is, and how it ended."""
 
@@ -144,15 +193,24 @@ class JobOut(Out):
     steps: int | None
     losses: dict[str, float]
     eta_seconds: float | None = Field(description="Until the end of this stage.")
-    queue_position: int | None
+    queue: str
+    queue_position: int | None = Field(description="1 is next, among jobs of the same queue.")
+    waiting_reason: WaitingReason | None = Field(description="What a queued job waits for.")
+    priority: int
+    budget: Budget | None
+    spent_seconds: float = Field(description="Of work, in all attempts together.")
+    checkpoint: CheckpointOut | None
     attempt: int
     max_attempts: int
     failure: Failure | None
     student_id: str | None
+    partial: bool | None = Field(description="Whether the student's training ended early.")
+    retry_of: str | None
     created_at: Moment
     started_at: Moment | None
     ended_at: Moment | None
     cancel_requested_at: Moment | None
+    pause_requested_at: Moment | None
 
 
 class EventOut(Out):
@@ -186,6 +244,7 @@ class StudentSummary(Out):
     accuracy: float | None
     interval: list[float] | None = Field(description="95 % interval of the accuracy.")
     params: int | None
+    partial: bool = Field(description="Its training ended early: the best that there was.")
     created_at: Moment
 
 

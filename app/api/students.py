@@ -124,6 +124,7 @@ def _columns(student: Student) -> dict[str, Any]:
         "accuracy": metrics.get("accuracy"),
         "interval": metrics.get("interval"),
         "params": metrics.get("student", {}).get("params"),
+        "partial": student.partial,
         "created_at": student.created_at,
     }
 

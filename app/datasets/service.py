@@ -15,7 +15,7 @@ from app.datasets.findings import Finding
 from app.datasets.options import CheckOptions
 from app.db import new_id, now
 from app.errors import NotFoundError
-from app.jobs import ledger
+from app.jobs import moves
 from app.jobs.idempotency import Idempotency
 from app.models import Dataset, Job
 from app.settings import Settings
@@ -68,7 +68,7 @@ def create(
     )
     session.add(dataset)
     session.flush()
-    job = ledger.submit(
+    job = moves.submit(
         session,
         owner=owner,
         kind=KIND,

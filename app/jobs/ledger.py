@@ -1,151 +1,27 @@
-"""The ledger: the only writer of `Job.state`.
+"""What workers and users do to jobs: the moves of `app.jobs.moves`, and what follows from each.
 
-Every function takes the caller's session and leaves the commit to the caller, so that a result
-and the state that announces it are one transaction. Time is the database's. Each write for a
-running job goes through `_fenced`: it names the attempt and the worker that claimed it, so what
-comes from an attempt that was given up on changes nothing.
+Every function works in the caller's transaction. Those that take a claim raise LeaseLostError
+when the job was taken from this attempt; nothing is changed then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import outbox
-from app.db import new_id, now
+from app.db import now
 from app.errors import ConflictError
-from app.jobs.states import ENDED, State, check
-from app.models import Event, Job, Json
+from app.jobs import ends, log
+from app.jobs.claims import Checkpoint, Claim, Orders, Swept
+from app.jobs.moves import fenced, held, locked, move, owe_bell, spent
+from app.jobs.states import ENDED, HELD, State
+from app.models import Job, Json
 from tdmr.errors import Failure
 
-MAX_BACKOFF_SECONDS = 300.0
 SWEEP_BATCH = 100
-
-
-class LeaseLostError(Exception):
-    """This attempt no longer holds its job: it must stop, and may write nothing."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a worker holds while it runs a job; `attempt` and `worker` are the fence."""
-
-    job_id: str
-    kind: str
-    attempt: int
-    owner: str
-    dataset_id: str
-    spec: Json
-    worker: str
-    max_attempts: int
-
-
-@dataclass(frozen=True)
-class Swept:
-    """A job whose worker went silent, and where it stands now."""
-
-    job_id: str
-    kind: str
-    attempt: int
-    dataset_id: str
-    state: State
-    failure: Failure | None
-
-
-def submit(
-    session: Session,
-    *,
-    owner: str,
-    kind: str,
-    dataset_id: str,
-    spec: Json,
-    metadata: Json | None = None,
-    idempotency_key: str | None = None,
-    request_sha256: str | None = None,
-    max_attempts: int,
-    ring: bool,
-) -> Job:
-    """Queue a new job, and owe its bell when `ring`.
-
-    Raises sqlalchemy.exc.IntegrityError when the owner has used this idempotency key before;
-    the transaction is then to be rolled back.
-    """
-    moment = now(session)
-    job = Job(
-        id=new_id("job"),
-        owner=owner,
-        kind=kind,
-        state=State.QUEUED,
-        dataset_id=dataset_id,
-        spec=spec,
-        user_metadata=metadata or {},
-        idempotency_key=idempotency_key,
-        request_sha256=request_sha256,
-        attempt=0,
-        max_attempts=max_attempts,
-        run_after=moment,
-        created_at=moment,
-    )
-    session.add(job)
-    session.flush()
-    _event(session, job.id, "submitted", {})
-    if ring:
-        outbox.ring(session, job.id)
-    return job
-
-
-def claim(
-    session: Session,
-    *,
-    worker: str,
-    lease_seconds: float,
-    job_id: str | None = None,
-    kinds: Sequence[str] | None = None,
-) -> Claim | None:
-    """Take the oldest due job (or `job_id`, if it's due), or give None.
-
-    One conditional UPDATE: of many claimers at once, each job has exactly one winner.
-    """
-    moment = now(session)
-    due = select(Job.id).where(Job.state == State.QUEUED, Job.run_after <= moment)
-    if job_id is not None:
-        due = due.where(Job.id == job_id)
-    if kinds is not None:
-        due = due.where(Job.kind.in_(kinds))
-    first = due.order_by(Job.run_after, Job.id).limit(1).with_for_update(skip_locked=True)
-    job = session.scalar(
-        update(Job)
-        .where(Job.id == first.scalar_subquery(), Job.state == State.QUEUED)
-        .values(
-            state=State.RUNNING,
-            attempt=Job.attempt + 1,
-            lease_owner=worker,
-            lease_until=moment + timedelta(seconds=lease_seconds),
-            heartbeat_at=moment,
-            started_at=func.coalesce(Job.started_at, moment),
-            progress=None,
-        )
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
-    if job is None:
-        return None
-    _event(session, job.id, "started", {"attempt": job.attempt})
-    return Claim(
-        job_id=job.id,
-        kind=job.kind,
-        attempt=job.attempt,
-        owner=job.owner,
-        dataset_id=job.dataset_id,
-        spec=job.spec,
-        worker=worker,
-        max_attempts=job.max_attempts,
-    )
 
 
 def beat(
@@ -155,64 +31,161 @@ def beat(
     lease_seconds: float,
     progress: Json | None = None,
     warnings: Sequence[str] = (),
-) -> bool:
-    """Prolong the lease and note what the job has said since; True if it is to be cancelled.
+) -> Orders:
+    """Prolong the lease, note what the job has said since, and tell the attempt what to do.
 
     Raises LeaseLostError. The caller sees to it that progress comes at most once a second.
     """
-    job = _fenced(session, claim)
-    assert job.heartbeat_at is not None  # `_fenced` has just written it
+    job = fenced(session, claim)
+    assert job.heartbeat_at is not None  # `fenced` has just written it
     job.lease_until = job.heartbeat_at + timedelta(seconds=lease_seconds)
     for warning in warnings:
-        _event(session, job.id, "warning", {"message": warning})
+        log.append(session, job.id, "warning", {"message": warning})
     if progress is not None:
         job.progress = progress
-        _event(session, job.id, "progress", progress)
-    return job.cancel_requested_at is not None
+        log.append(session, job.id, "progress", progress)
+    return _orders(job, job.heartbeat_at)
+
+
+def orders(session: Session, claim: Claim) -> Orders:
+    """What a beat would answer, without being one: nothing is written. Raises LeaseLostError."""
+    return _orders(held(session, claim), now(session))
+
+
+def save_checkpoint(session: Session, claim: Claim, checkpoint: Checkpoint) -> None:
+    """Point to what the next attempt goes on from; it is durable. Raises LeaseLostError.
+
+    A job that got further than ever has its strikes forgiven: only deaths on ground that it has
+    covered before count as its own doing.
+    """
+    job = fenced(session, claim)
+    stage, step, furthest = checkpoint.stage, checkpoint.step, job.furthest or {}
+    if step > furthest.get(stage, -1):
+        job.furthest, job.strikes = {**furthest, stage: step}, 0
+    job.checkpoint = checkpoint.model_dump(mode="json")
+    log.append(session, job.id, "checkpoint", {"stage": stage, "step": step})
+
+
+def trained(session: Session, claim: Claim, result: Json, *, ring: bool) -> None:
+    """The training is done and stored: have it packaged, as `result` says. Or LeaseLostError."""
+    job = fenced(session, claim)
+    move(session, job, State.PACKAGING, "trained", {})
+    ends.package(session, job, result, ring=ring)
 
 
 def succeed(session: Session, claim: Claim, data: Json) -> None:
-    """End the job well. `data` goes into its last event. Raises LeaseLostError."""
-    _move(session, _fenced(session, claim), State.SUCCEEDED, "succeeded", data)
+    """End the job well. `data` goes into its last event. Raises LeaseLostError.
+
+    A package's end is its parent's too, whose checkpoint nothing needs any more unless the
+    student is a partial one.
+    """
+    job = fenced(session, claim)
+    move(session, job, State.SUCCEEDED, "succeeded", data)
+    if job.parent_id is not None:
+        parent = locked(session, job.parent_id)
+        if parent.state == State.PACKAGING:
+            if not data.get("partial"):
+                parent.checkpoint = None
+            move(session, parent, State.SUCCEEDED, "succeeded", data)
+        else:
+            log.append(session, parent.id, "student_ready", data)
 
 
 def fail(session: Session, claim: Claim, failure: Failure, *, ring: bool = False) -> State:
     """End this attempt badly, and give the state that follows from it. Raises LeaseLostError.
 
-    A retryable failure is tried again, later, while attempts are left.
+    A retryable failure is tried again, later, until `max_attempts` in a row came no further.
     """
-    return _give_up(session, _fenced(session, claim), failure, ring=ring)
+    return ends.give_up(session, fenced(session, claim), failure, ring=ring)
 
 
-def cancelled(session: Session, claim: Claim) -> None:
+def cancelled(session: Session, claim: Claim, *, ring: bool = False) -> State:
     """Say that the job is cancelled: nothing of it runs any more. Raises LeaseLostError."""
-    _move(session, _fenced(session, claim), State.CANCELLED, "cancelled", {})
+    return ends.cancel(session, fenced(session, claim), ring=ring)
+
+
+def paused(session: Session, claim: Claim, *, ring: bool = False) -> State:
+    """Say that the job is paused: nothing of it runs any more. Raises LeaseLostError."""
+    job = fenced(session, claim)
+    if job.cancel_requested_at is not None:
+        return ends.cancel(session, job, ring=ring)
+    return move(session, job, State.PAUSED, "paused", {"attempt": job.attempt})
+
+
+def budget_spent(session: Session, claim: Claim, *, ring: bool = False) -> State:
+    """End a job that has used up its seconds, with the student so far. Raises LeaseLostError."""
+    job = fenced(session, claim)
+    if job.cancel_requested_at is not None:
+        return ends.cancel(session, job, ring=ring)
+    if ends.has_student(job):
+        move(session, job, State.PACKAGING, "budget_spent", {"max_seconds": job.max_seconds})
+        ends.package(session, job, {"rescue": True}, ring=ring)
+        return State.PACKAGING
+    assert job.max_seconds is not None
+    failure = Failure(
+        code="budget_exhausted",
+        user_error=True,
+        stage=ends.stage(job),
+        detail=f"The {job.max_seconds:g} seconds were over before there was a student.",
+        suggestion="Retry it with a larger budget.max_seconds; it goes on where it stopped.",
+        change={"budget": {"max_seconds": 4 * job.max_seconds}},
+    )
+    return ends.fail(session, job, failure, ring=ring)
 
 
 def hand_back(session: Session, claim: Claim, *, ring: bool = False) -> State:
-    """Put the job back, due at once: its worker must go. Raises LeaseLostError.
-
-    That wasn't the job's fault, so it gets the attempt back as one more that it may make.
-    """
-    job = _fenced(session, claim)
+    """Put the job back, due at once: its worker must go. Raises LeaseLostError."""
+    job = fenced(session, claim)
     if job.cancel_requested_at is not None:
-        return _move(session, job, State.CANCELLED, "cancelled", {})
-    job.max_attempts += 1
-    return _requeue(session, job, delay=0.0, data={"reason": "handed_back"}, ring=ring)
+        return ends.cancel(session, job, ring=ring)
+    return ends.requeue(session, job, delay=0.0, data={"reason": "handed_back"}, ring=ring)
 
 
-def request_cancel(session: Session, job: Job) -> Job:
-    """Cancel a queued job at once; ask a running one to stop. Raises ConflictError when ended."""
-    job = _locked(session, job.id)
-    if job.state in ENDED:
+def request_cancel(session: Session, job: Job, *, ring: bool = False) -> Job:
+    """Cancel a waiting job at once; ask a running one to stop. Raises ConflictError."""
+    job = _owners_own(session, job)
+    if job.state in ENDED or job.state == State.PACKAGING:
         raise ConflictError(f"The job can't be cancelled: it is {job.state} already.")
     if job.cancel_requested_at is not None:
         return job
     job.cancel_requested_at = now(session)
-    if job.state == State.QUEUED:
-        _move(session, job, State.CANCELLED, "cancelled", {})
+    if job.state in HELD:
+        log.append(session, job.id, "cancel_requested", {})
     else:
-        _event(session, job.id, "cancel_requested", {})
+        ends.cancel(session, job, ring=ring)
+    session.flush()
+    return job
+
+
+def request_pause(session: Session, job: Job) -> Job:
+    """Pause a queued job at once; ask a running one to save its state. Raises ConflictError."""
+    job = _owners_own(session, job)
+    if job.state in (State.PAUSING, State.PAUSED):
+        return job
+    if job.state not in (State.QUEUED, State.RUNNING) or job.cancel_requested_at is not None:
+        what = "being cancelled" if job.state in HELD else f"{job.state} already"
+        raise ConflictError(f"The job can't be paused: it is {what}.")
+    job.pause_requested_at = now(session)
+    if job.state == State.QUEUED:
+        move(session, job, State.PAUSED, "paused", {"attempt": job.attempt})
+    else:
+        move(session, job, State.PAUSING, "pause_requested", {})
+    session.flush()
+    return job
+
+
+def request_resume(session: Session, job: Job, *, ring: bool = False) -> Job:
+    """Queue a paused job again. Raises ConflictError for a job that isn't paused."""
+    job = locked(session, job.id)
+    if job.state != State.PAUSED:
+        headers = {"Retry-After": "2"} if job.state == State.PAUSING else None
+        raise ConflictError(
+            f"Only a paused job can be resumed: this one is {job.state}.", headers=headers
+        )
+    job.pause_requested_at, job.run_after, job.strikes = None, now(session), 0
+    job.progress = None
+    move(session, job, State.QUEUED, "resumed", {})
+    owe_bell(session, job, ring=ring)
     session.flush()
     return job
 
@@ -220,12 +193,12 @@ def request_cancel(session: Session, job: Job) -> Job:
 def sweep(session: Session, *, ring: bool = False) -> list[Swept]:
     """Take back the jobs whose lease has run out: queued again, or ended. Any worker may call it.
 
-    A job whose workers died `max_attempts` times is `failed` with code `worker_lost`: it may be
-    what kills them.
+    A job whose workers died `max_attempts` times without getting on is `failed` with code
+    `worker_lost`: it may be what kills them.
     """
     expired = session.scalars(
         select(Job)
-        .where(Job.state == State.RUNNING, Job.lease_until < now(session))
+        .where(Job.state.in_(HELD), Job.lease_until < now(session))
         .order_by(Job.lease_until)
         .limit(SWEEP_BATCH)
         .with_for_update(skip_locked=True)
@@ -234,84 +207,32 @@ def sweep(session: Session, *, ring: bool = False) -> list[Swept]:
     return [_sweep_one(session, job, ring=ring) for job in expired]
 
 
-def queue_position(session: Session, job: Job) -> int | None:
-    """The job's place among those due, 1 being next; None when it isn't queued or not yet due."""
-    moment = now(session)
-    if job.state != State.QUEUED or job.run_after > moment:
-        return None
-    ahead = session.scalar(
-        select(func.count())
-        .select_from(Job)
-        .where(
-            Job.state == State.QUEUED,
-            Job.run_after <= moment,
-            tuple_(Job.run_after, Job.id) < (job.run_after, job.id),
-        )
+def _owners_own(session: Session, job: Job) -> Job:
+    """The job, locked. Raises ConflictError for a package: another job waits for its end."""
+    if job.parent_id is not None:
+        raise ConflictError("The packaging of a student can't be stopped.")
+    return locked(session, job.id)
+
+
+def _orders(job: Job, moment: datetime) -> Orders:
+    return Orders(
+        cancel=job.cancel_requested_at is not None,
+        pause=job.state == State.PAUSING,
+        budget_spent=job.max_seconds is not None and spent(job, moment) >= job.max_seconds,
     )
-    return (ahead or 0) + 1
-
-
-def events(session: Session, job_id: str, after: int, limit: int) -> list[Event]:
-    """At most `limit` entries of a job's log, in order, beginning behind number `after`."""
-    return list(
-        session.scalars(
-            select(Event)
-            .where(Event.job_id == job_id, Event.seq > after)
-            .order_by(Event.seq)
-            .limit(limit)
-        )
-    )
-
-
-def backoff(attempt: int) -> float:
-    """Seconds to wait after attempt number `attempt` has died: 1, 2, 4 and so on."""
-    return float(min(MAX_BACKOFF_SECONDS, 2 ** (min(attempt, 20) - 1)))
-
-
-def _fenced(session: Session, claim: Claim) -> Job:
-    """The claimed job, locked until the caller's transaction ends; its heartbeat is renewed.
-
-    Raises LeaseLostError when the job was taken from this attempt.
-    """
-    moment = now(session)
-    job = session.scalar(
-        update(Job)
-        .where(
-            Job.id == claim.job_id,
-            Job.attempt == claim.attempt,
-            Job.lease_owner == claim.worker,
-            Job.state == State.RUNNING,
-        )
-        .values(heartbeat_at=moment)
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
-    if job is None:
-        raise LeaseLostError(f"{claim.job_id}: attempt {claim.attempt} no longer holds it")
-    return job
-
-
-def _locked(session: Session, job_id: str) -> Job:
-    """The job as it is now, locked until the caller's transaction ends."""
-    return session.scalars(
-        select(Job)
-        .where(Job.id == job_id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    ).one()
 
 
 def _sweep_one(session: Session, job: Job, *, ring: bool) -> Swept:
     failure = Failure(
         code="worker_lost",
         user_error=False,
-        stage=((job.progress or {}).get("stage") or {}).get("name"),
+        stage=ends.stage(job),
         detail=f"The worker went silent during attempt {job.attempt}.",
         retryable=True,
-        suggestion="Submit it again; if it happens again, look at the worker's memory.",
+        suggestion="Retry it; if it happens again, look at the worker's memory.",
     )
     attempt = job.attempt
-    state = _give_up(session, job, failure, ring=ring)
+    state = ends.give_up(session, job, failure, ring=ring)
     return Swept(
         job_id=job.id,
         kind=job.kind,
@@ -320,43 +241,3 @@ def _sweep_one(session: Session, job: Job, *, ring: bool) -> Swept:
         state=state,
         failure=failure if state == State.FAILED else None,
     )
-
-
-def _give_up(session: Session, job: Job, failure: Failure, *, ring: bool) -> State:
-    """What follows from the bad end of an attempt of `job`, which the caller has locked."""
-    if job.cancel_requested_at is not None:
-        return _move(session, job, State.CANCELLED, "cancelled", {})
-    data = failure.model_dump(mode="json")
-    if failure.retryable and job.attempt < job.max_attempts:
-        why = {"reason": "failed", "failure": data}
-        return _requeue(session, job, delay=backoff(job.attempt), data=why, ring=ring)
-    job.failure = data
-    return _move(session, job, State.FAILED, "failed", {"failure": data})
-
-
-def _requeue(session: Session, job: Job, *, delay: float, data: Json, ring: bool) -> State:
-    if ring:
-        outbox.ring(session, job.id)
-    job.run_after = now(session) + timedelta(seconds=delay)
-    job.progress = None
-    return _move(
-        session, job, State.QUEUED, "requeued", {"attempt": job.attempt, "delay": delay, **data}
-    )
-
-
-def _move(session: Session, job: Job, state: State, event: str, data: Json) -> State:
-    """Change the state of a job that the caller has locked, and log it."""
-    check(job.state, state)
-    job.state = state
-    job.lease_owner = job.lease_until = None
-    if state in ENDED:
-        job.ended_at = now(session)
-    _event(session, job.id, event, data)
-    return state
-
-
-def _event(session: Session, job_id: str, type_: str, data: dict[str, Any]) -> None:
-    """Append to the job's log. The caller holds the job's row, so numbers commit in order."""
-    last = session.scalar(select(func.max(Event.seq)).where(Event.job_id == job_id))
-    session.add(Event(job_id=job_id, seq=(last or 0) + 1, at=now(session), type=type_, data=data))
-    session.flush()

@@ -1,4 +1,4 @@
-"""Jobs as their owners see them: ordered, looked at, cancelled.
+"""Jobs as their owners see them: ordered, looked at, stopped, gone on with.
 
 Every function works in the caller's transaction; the ledger alone changes states.
 """
@@ -13,16 +13,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import (
+    ConflictError,
     DatasetNotReadyError,
     ErrorItem,
     InvalidError,
     NotFoundError,
     UnknownModelError,
 )
-from app.jobs import ledger
+from app.jobs import ledger, log, moves, queue
 from app.jobs.idempotency import Idempotency
+from app.jobs.queue import Place
+from app.jobs.states import State
 from app.models import Dataset, Event, Job, Student
-from app.settings import Settings
+from app.settings import DEFAULT_QUEUE, Settings
 from tdmr import catalog, errors
 from tdmr.config import JobSpec
 
@@ -32,11 +35,20 @@ ROLES: tuple[Literal["foundation", "student"], ...] = ("foundation", "student")
 
 @dataclass(frozen=True)
 class View:
-    """A job, its place in the queue, and the student that came of it."""
+    """A job, its place in the queue while it waits, and the student that came of it."""
 
     job: Job
-    queue_position: int | None
-    student_id: str | None
+    place: Place | None
+    student: Student | None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a job is to be treated, beside what it is to do."""
+
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    max_seconds: float | None = None
 
 
 def create(
@@ -45,30 +57,56 @@ def create(
     owner: str,
     dataset_id: str,
     spec: JobSpec,
+    terms: Terms,
     metadata: dict[str, str],
     idempotency: Idempotency,
     settings: Settings,
+    retry_of: Job | None = None,
 ) -> View:
-    """Queue a distillation.
+    """Queue a distillation; as a retry it goes on from the other's checkpoint where that fits.
 
-    Raises UnknownModelError, InvalidError for a dataset that isn't the owner's, and
-    DatasetNotReadyError.
+    Raises UnknownModelError, InvalidError for a queue that there isn't or a dataset that isn't
+    the owner's, and DatasetNotReadyError.
     """
     _check_models(spec)
+    _check_queue(terms.queue, settings)
     _check_dataset(session, owner, dataset_id)
-    job = ledger.submit(
+    content = spec.model_dump(mode="json")
+    # Another order is another training: its steps can't be gone on from.
+    same = retry_of is not None and retry_of.spec == content
+    job = moves.submit(
         session,
         owner=owner,
         kind=KIND,
         dataset_id=dataset_id,
-        spec=spec.model_dump(mode="json"),
+        spec=content,
         metadata=dict(metadata),
         idempotency_key=idempotency.key,
         request_sha256=idempotency.request_sha256,
         max_attempts=settings.max_attempts,
         ring=settings.broker_url is not None,
+        queue_name=terms.queue,
+        priority=terms.priority,
+        max_seconds=terms.max_seconds,
+        retry_of=retry_of.id if retry_of else None,
+        checkpoint=retry_of.checkpoint if retry_of and same else None,
     )
-    return View(job, ledger.queue_position(session, job), None)
+    return _view(session, job, None, settings)
+
+
+def _check_queue(name: str, settings: Settings) -> None:
+    if name not in settings.queues:
+        raise InvalidError(
+            f"There is no queue {name!r}.",
+            [
+                ErrorItem(
+                    pointer="/queue",
+                    code="unknown_queue",
+                    detail="Name one of this service's queues, or leave it out.",
+                    allowed=list(settings.queues),
+                )
+            ],
+        )
 
 
 def _check_models(spec: JobSpec) -> None:
@@ -119,24 +157,29 @@ def _check_dataset(session: Session, owner: str, dataset_id: str) -> None:
         )
 
 
-def get(session: Session, owner: str, job_id: str) -> View:
+def get(session: Session, owner: str, job_id: str, settings: Settings) -> View:
     """An owner's distillation. Raises NotFoundError, also for somebody else's."""
     row = session.execute(
-        select(Job, Student.id)
+        select(Job, Student)
         .outerjoin(Student, Student.job_id == Job.id)
         .where(Job.id == job_id, Job.owner == owner, Job.kind == KIND)
     ).one_or_none()
     if row is None:
         raise NotFoundError("There is no such job.")
-    return View(row[0], ledger.queue_position(session, row[0]), row[1])
+    return _view(session, row[0], row[1], settings)
 
 
 def newest(
-    session: Session, owner: str, before: str | None, state: str | None, limit: int
+    session: Session,
+    owner: str,
+    before: str | None,
+    state: str | None,
+    limit: int,
+    settings: Settings,
 ) -> list[View]:
     """An owner's distillations, the newest first, beginning behind the id `before`."""
     query = (
-        select(Job, Student.id)
+        select(Job, Student)
         .outerjoin(Student, Student.job_id == Job.id)
         .where(Job.owner == owner, Job.kind == KIND)
     )
@@ -145,16 +188,48 @@ def newest(
     if state is not None:
         query = query.where(Job.state == state)
     rows = session.execute(query.order_by(Job.id.desc()).limit(limit)).all()
-    return [View(row[0], ledger.queue_position(session, row[0]), row[1]) for row in rows]
+    places = queue.places(session, [row[0] for row in rows], settings.worker_patience)
+    return [View(row[0], places.get(row[0].id), row[1]) for row in rows]
 
 
-def events(session: Session, owner: str, job_id: str, after: int, limit: int) -> list[Event]:
+def events(
+    session: Session, owner: str, job_id: str, after: int, limit: int, settings: Settings
+) -> list[Event]:
     """Entries of a job's log behind number `after`. Raises NotFoundError."""
-    job = get(session, owner, job_id).job
-    return ledger.events(session, job.id, after, limit)
+    return log.read(session, get(session, owner, job_id, settings).job.id, after, limit)
 
 
-def cancel(session: Session, owner: str, job_id: str) -> View:
+def cancel(session: Session, owner: str, job_id: str, settings: Settings) -> View:
     """Cancel a job. Raises NotFoundError, and ConflictError when it has ended."""
-    job = ledger.request_cancel(session, get(session, owner, job_id).job)
-    return View(job, ledger.queue_position(session, job), None)
+    found = get(session, owner, job_id, settings)
+    job = ledger.request_cancel(session, found.job, ring=settings.broker_url is not None)
+    return _view(session, job, found.student, settings)
+
+
+def pause(session: Session, owner: str, job_id: str, settings: Settings) -> View:
+    """Pause a job. Raises NotFoundError, and ConflictError when it has ended."""
+    found = get(session, owner, job_id, settings)
+    return _view(session, ledger.request_pause(session, found.job), found.student, settings)
+
+
+def resume(session: Session, owner: str, job_id: str, settings: Settings) -> View:
+    """Let a paused job go on. Raises NotFoundError, and ConflictError when it isn't paused."""
+    found = get(session, owner, job_id, settings)
+    job = ledger.request_resume(session, found.job, ring=settings.broker_url is not None)
+    return _view(session, job, found.student, settings)
+
+
+def retryable(session: Session, owner: str, job_id: str, settings: Settings) -> Job:
+    """A job that may be ordered again. Raises NotFoundError and ConflictError."""
+    found = get(session, owner, job_id, settings)
+    partial = found.student is not None and found.student.partial
+    if found.job.state not in (State.FAILED, State.CANCELLED) and not partial:
+        raise ConflictError(
+            f"Only a job that failed, was cancelled or ran out of budget can be retried: this one "
+            f"is {found.job.state}."
+        )
+    return found.job
+
+
+def _view(session: Session, job: Job, student: Student | None, settings: Settings) -> View:
+    return View(job, queue.places(session, [job], settings.worker_patience).get(job.id), student)

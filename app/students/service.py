@@ -122,6 +122,7 @@ def publish(
             dataset_version=dataset.version,
             foundation=spec["foundation"],
             architecture=spec["student"],
+            partial=metrics.get("partial") is not None,
             metrics=metrics,
             files=files,
             created_at=now(session),

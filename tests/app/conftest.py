@@ -46,6 +46,18 @@ def database(settings: Settings, migrated: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
+def any_database(any_url: str, settings: Settings, migrated: Path) -> Iterator[Database]:
+    """A migrated database: once on SQLite, once on PostgreSQL."""
+    if any_url == settings.url:
+        shutil.copy(migrated, settings.data_dir / "tdmr.db")
+    else:
+        migrate.upgrade(any_url)
+    database = Database(any_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
 def make_key(database: Database) -> MakeKey:
     """`make_key(owner, *scopes)`: a new key; without scopes it allows everything."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ from app.api.core import Core
 from app.datasets import service as datasets
 from app.datasets.check import STAGES, check
 from app.db import Base
-from app.jobs import ledger
-from app.jobs.ledger import Claim
-from app.models import Dataset
+from app.jobs import ledger, moves
+from app.jobs.claims import Claim
+from app.models import Dataset, Job
 from app.students import service as students
 from tdmr.jobdir import JobDir, Reporter
 from tests.app.datasets import zips
 
 ZIP = {"Content-Type": "application/zip"}
 MODELS = {"foundation": "letters_vit", "student": "test_resnet"}
-METRICS = {
+METRICS: dict[str, Any] = {
+    "partial": None,
     "accuracy": 0.9,
     "interval": [0.8, 0.95],
     "student": {"params": 1000},
@@ -93,13 +95,22 @@ class Service:
     def claim(self, kind: str) -> Claim | None:
         """Take the next job."""
         with self.core.database.write() as session:
-            return ledger.claim(session, worker="test", lease_seconds=60, kinds=[kind])
+            return moves.claim(session, worker="test", lease_seconds=60, kinds=[kind])
 
     def student(self) -> dict[str, Any]:
         """A published student."""
         self.job()
         claim = self.claim("distil")
         assert claim is not None
+        with self.core.database.write() as session:
+            ledger.trained(session, claim, {"trained": []}, ring=False)
+        return self.package()
+
+    def package(self, partial: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The student of the next package; `partial` says what of its training is missing."""
+        claim = self.claim("package")
+        assert claim is not None
+        assert claim.parent_id is not None
         student_id = "stu_" + claim.job_id.removeprefix("job_") + "01"
         with tempfile.TemporaryDirectory() as folder:
             files = students.store(self.core.storage, student_id, bundle(Path(folder)))
@@ -107,15 +118,33 @@ class Service:
             students.publish(
                 session,
                 student_id=student_id,
-                job_id=claim.job_id,
+                job_id=claim.parent_id,
                 owner=claim.owner,
                 dataset_id=claim.dataset_id,
-                spec=claim.spec,
+                spec=session.get_one(Job, claim.parent_id).spec,
                 files=files,
-                metrics=METRICS,
+                metrics={**METRICS, "partial": partial},
             )
-            ledger.succeed(session, claim, {"student_id": student_id})
+            told = {"student_id": student_id, "partial": partial is not None}
+            ledger.succeed(session, claim, told)
         found: dict[str, Any] = self.client.get(f"/v1/students/{student_id}").json()
+        return found
+
+    def running(self, **more: Any) -> Claim:
+        """A new job, claimed."""
+        self.job(**more)
+        claim = self.claim("distil")
+        assert claim is not None
+        return claim
+
+    def do(self, call: Callable[..., Any], claim: Claim, *more: Any) -> Any:
+        """One call of the ledger's, as a worker's."""
+        with self.core.database.write() as session:
+            return call(session, claim, *more)
+
+    def seen(self, job_id: str) -> dict[str, Any]:
+        """The job as its owner sees it."""
+        found: dict[str, Any] = self.client.get(f"/v1/jobs/{job_id}").json()
         return found
 
     def rows(self) -> dict[str, int]:

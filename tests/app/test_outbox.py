@@ -5,31 +5,22 @@ from __future__ import annotations
 import json
 import time
 from datetime import timedelta
+from typing import Any
 
 import redis
 from sqlalchemy import func, select, update
 
 from app.db import Database, now
-from app.jobs import ledger
 from app.models import Job, Outbox
-from app.outbox import QUEUE, Relay, relay
+from app.outbox import Relay, bell, relay
 from app.settings import Settings
-from tests.support import free_port, make_dataset, redis_at, wait_until
+from tests.app.jobs import steps
+from tests.support import free_port, redis_at, wait_until
 
 
-def submit(database: Database) -> str:
-    dataset_id = make_dataset(database)
-    with database.write() as session:
-        job = ledger.submit(
-            session,
-            owner="ana",
-            kind="distil",
-            dataset_id=dataset_id,
-            spec={},
-            max_attempts=3,
-            ring=True,
-        )
-        return job.id
+def submit(database: Database, **given: Any) -> str:
+    (job_id,) = steps.submit(database, ring=True, **given)
+    return job_id
 
 
 def owed(database: Database) -> int:
@@ -47,11 +38,23 @@ def test_bells_are_rung_once_and_in_order(
     jobs = [submit(database) for _ in range(3)]
     assert relay(database, with_broker(settings, redis_url)) == 3
     with redis.Redis.from_url(redis_url) as client:
-        messages = [json.loads(raw) for raw in client.lrange(QUEUE, 0, -1)][::-1]
+        rung = client.lrange("tdmr.default.distil", 0, -1)
+    messages = [json.loads(raw) for raw in rung][::-1]
     assert [m["headers"]["task"] for m in messages] == ["tdmr.ring"] * 3
     assert [m["headers"]["argsrepr"] for m in messages] == [f"['{job}']" for job in jobs]
     assert owed(database) == 0
     assert relay(database, with_broker(settings, redis_url)) == 0
+
+
+def test_a_bell_rings_where_those_listen_who_can_take_the_job(
+    database: Database, settings: Settings, redis_url: str
+) -> None:
+    submit(database, queue_name="big", kind="package")
+    submit(database)
+    assert relay(database, with_broker(settings, redis_url)) == 2
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.llen(bell("big", "package")) == client.llen("tdmr.big.package") == 1
+        assert client.llen(bell("default", "distil")) == 1
 
 
 def test_a_job_that_waits_is_rung_when_due(

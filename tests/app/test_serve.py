@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,11 +23,12 @@ import pytest
 from sqlalchemy import func, select
 
 from app import serve
+from app.cli import FIRST_OWNER
 from app.db import Database
-from app.models import ApiKey, Dataset, Job
+from app.models import ApiKey, Dataset, Event, Job
 from tests.app.datasets.zips import good_files, pack
-from tests.app.service import ZIP
-from tests.support import end, free_port, wait_until
+from tests.app.service import MODELS, ZIP
+from tests.support import end, free_port, make_dataset, wait_until
 
 MEBIBYTE = bytes(1 << 20)
 
@@ -69,7 +72,7 @@ def command(folder: Path, *more: str) -> list[str]:
 
 
 @contextmanager
-def serving(folder: Path, *more: str) -> Iterator[Running]:
+def serving(folder: Path, *more: str, **settings: str) -> Iterator[Running]:
     ready = folder / "ready.json"
     ready.unlink(missing_ok=True)
     with (folder / "log").open("wb") as log:
@@ -77,6 +80,7 @@ def serving(folder: Path, *more: str) -> Iterator[Running]:
             [*command(folder, *more), "--port", "0", "--ready-file", str(ready)],
             stdout=log,
             stderr=log,
+            env=os.environ | {f"TDMR_{name.upper()}": value for name, value in settings.items()},
         )
         try:
             wait_until(ready.exists, process)
@@ -154,6 +158,31 @@ def test_what_isnt_http_is_a_problem_too(server: Running) -> None:
     assert answer.startswith(b"HTTP/1.1 400")
     assert b"application/problem+json" in answer
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "bad_request"
+
+
+def test_a_hundred_equal_orders_at_once_are_one_job(tmp_path: Path, any_url: str) -> None:
+    barrier = Barrier(100)
+    with serving(tmp_path, "--no-worker", database_url=any_url) as running:
+        database = Database(any_url)
+        order = {**MODELS, "dataset_id": make_dataset(database, owner=FIRST_OWNER)}
+        limits = httpx.Limits(max_connections=100)
+        headers = {"Authorization": f"Bearer {running.ready['key']}", "Idempotency-Key": "k"}
+
+        def send(client: httpx.Client) -> httpx.Response:
+            barrier.wait()
+            return client.post("/v1/jobs", json=order)
+
+        options = {"base_url": running.address, "headers": headers, "limits": limits}
+        with httpx.Client(**options, timeout=90) as client, ThreadPoolExecutor(100) as pool:
+            found = list(pool.map(send, [client] * 100))
+        assert {(each.status_code, each.json()["id"]) for each in found} == {
+            (201, found[0].json()["id"])
+        }
+        assert sum("Idempotency-Replayed" in each.headers for each in found) == 99
+        with database.read() as session:
+            assert session.scalars(select(Job.id)).all() == [found[0].json()["id"]]
+            assert session.scalars(select(Event.type)).all() == ["submitted"]
+        database.close()
 
 
 def test_it_ends_in_order_and_starts_again_with_the_keys_it_had(tmp_path: Path) -> None:

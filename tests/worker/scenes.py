@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from app.db import Database, now
-from app.jobs import ledger
+from app.jobs import ledger, log, moves
 from app.models import Dataset, Event, Job
 from app.settings import Settings
 from app.storage import LocalStorage
@@ -42,7 +42,7 @@ def distil_job(
         dataset.file_key, dataset.version = stored.key, "1" * 64
         options = {"owner": "ana", "kind": "distil", "dataset_id": dataset_id, "spec": spec}
         options |= {"max_attempts": 3, "ring": False, **given}
-        return ledger.submit(session, **options).id
+        return moves.submit(session, **options).id
 
 
 GOOD = {"cat/1.png": "red", "cat/2.png": "tan", "dog/1.png": "blue", "dog/2.png": "navy"}
@@ -63,7 +63,7 @@ def ingest_job(
     with database.write() as session:
         session.get_one(Dataset, dataset_id).upload_key = stored.key
         options = {"owner": "ana", "kind": "ingest", "dataset_id": dataset_id, "spec": {}}
-        return dataset_id, ledger.submit(session, **options, max_attempts=1, ring=False).id
+        return dataset_id, moves.submit(session, **options, max_attempts=1, ring=False).id
 
 
 def job(database: Database, job_id: str) -> Job:
@@ -73,7 +73,7 @@ def job(database: Database, job_id: str) -> Job:
 
 def events(database: Database, job_id: str) -> list[Event]:
     with database.read() as session:
-        return ledger.events(session, job_id, 0, 1000)
+        return log.read(session, job_id, 0, 1000)
 
 
 def state(database: Database, job_id: str) -> str:
@@ -133,11 +133,17 @@ def celery_worker(settings: Settings) -> AbstractContextManager[Worker]:
     return worker_process(settings, "--device", "cpu", "--celery", module="worker")
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings as a process's environment."""
+    given = settings.model_dump(mode="json", exclude_none=True)
+    given["queues"] = ",".join(settings.queues)
+    return {f"TDMR_{name.upper()}": str(value) for name, value in given.items()}
+
+
 @contextmanager
 def worker_process(settings: Settings, *options: str, module: str = STANDIN) -> Iterator[Worker]:
     """A worker in a process of its own, ended with the block; by default it runs stand-ins."""
-    given = settings.model_dump(mode="json", exclude_none=True)
-    env = os.environ | {f"TDMR_{name.upper()}": str(value) for name, value in given.items()}
+    env = os.environ | environment(settings)
     worker = subprocess.Popen([sys.executable, "-m", module, *options], env=env)
     try:
         yield worker

@@ -1,12 +1,14 @@
-"""Stands in for training: speaks the JOB_DIR protocol, and does what the job's spec tells it to.
+"""Stands in for `python -m tdmr`: speaks the JOB_DIR protocol, and does what the spec tells it to.
 
-`play` in config.json is one word, or one for each attempt (the last is repeated):
+`run` does what `play` in config.json says, one word, or one for each attempt (the last is
+repeated); `package` does what `package_play` said there, or `done`; `rescue` is always `done`.
 
-done    say some progress and write a bundle
+done    say some progress and write the result
 wait    as `done`, once the file `gate` exists
 fail    say `failed`
 quit    end with exit status 3, without a word
 crash   print two lines, then die by SIGKILL
+save    write a checkpoint of one step more than the last, and wait; SIGTERM: of ten more, and stop
 hang    start a process of its own, tell both numbers in a warning, and go on for ever
 defy    as `hang`, deaf to SIGTERM, the other one too
 """
@@ -25,10 +27,12 @@ from typing import Any
 
 from tdmr import lifeline
 from tdmr.errors import Failure
-from tdmr.jobdir import JobDir, Reporter
+from tdmr.jobdir import STOPPED_STATUS, JobDir, ProgressLine, Reporter, Stage
+
+SAVED = "distil.safetensors"
 
 
-def play(job: JobDir, act: str, spec: dict[str, Any]) -> None:
+def play(job: JobDir, act: str, spec: dict[str, Any], verb: str) -> None:
     reporter = Reporter(job, ["first", "second"], interval=0.0)
     reporter.start("first")
     if act in ("done", "wait"):
@@ -36,8 +40,13 @@ def play(job: JobDir, act: str, spec: dict[str, Any]) -> None:
             time.sleep(0.02)
         for step in range(1, 4):
             reporter.step(step, 3, {"loss": 1 / step})
-        bundle(job.out)
+        metrics = {"accuracy": 0.9, "resumed_from": saved(job), "partial": None}
+        if verb == "rescue":
+            metrics["partial"] = {"stage": "distil", "step": saved(job)}
+        result(job.out, {"run": {"metrics": metrics, **spec}}.get(verb), metrics)
         reporter.done({"accuracy": 0.9})
+    elif act == "save":
+        save_until_told(job)
     elif act == "fail":
         print("the loss is not finite")
         failure = Failure(code="non_finite_loss", user_error=True, detail="It blew up.")
@@ -64,10 +73,43 @@ def hang(reporter: Reporter, *, deaf: bool) -> None:
         time.sleep(0.1)
 
 
-def bundle(out: Path) -> None:
+def save_until_told(job: JobDir) -> None:
+    def stop(*_: object) -> None:
+        save(job, saved(job) + 10)
+        job.append(ProgressLine(event="stopped", message="as told"))
+        raise SystemExit(STOPPED_STATUS)
+
+    signal.signal(signal.SIGTERM, stop)
+    save(job, saved(job) + 1)
+    while True:
+        signal.pause()
+
+
+def save(job: JobDir, step: int) -> None:
+    job.checkpoint.mkdir(exist_ok=True)
+    staged = job.checkpoint / ".part"
+    staged.write_text(str(step))
+    staged.replace(job.checkpoint / SAVED)
+    stage = Stage(name="distil", index=1, count=1, progress=0.5)
+    job.append(ProgressLine(event="checkpoint", stage=stage, step=step, checkpoint=SAVED))
+
+
+def saved(job: JobDir) -> int:
+    path = job.checkpoint / SAVED
+    return int(path.read_text()) if path.exists() else 0
+
+
+def result(out: Path, trained: dict[str, Any] | None, metrics: dict[str, Any]) -> None:
+    """What was trained, or a bundle."""
     out.mkdir()
+    if trained is not None:
+        (out / "trained.json").write_text(json.dumps(trained))
+        return
+    given = out.parent / "data" / "trained.json"
+    if given.exists():
+        metrics = json.loads(given.read_text())["metrics"]
     (out / "model.safetensors").write_bytes(b"weights")
-    (out / "metrics.json").write_text(json.dumps({"accuracy": 0.9}))
+    (out / "metrics.json").write_text(json.dumps(metrics))
     files = [
         {
             "name": path.name,
@@ -82,12 +124,14 @@ def bundle(out: Path) -> None:
 
 def main() -> None:
     lifeline.hold()
-    job = JobDir(Path(sys.argv[1]))
-    spec = json.loads(job.config.read_bytes())
+    verb, job = sys.argv[1], JobDir(Path(sys.argv[2]))
+    source = job.data / "trained.json" if verb == "package" else job.config
+    spec = json.loads(source.read_bytes())
+    acts = {"run": spec.get("play", "crash"), "package": spec.get("package_play", "done")}
+    words = acts.get(verb, "done")
+    words = [words] if isinstance(words, str) else words
     attempt = int(job.path.name.rpartition("-")[2])
-    acts = spec.get("play", "crash")
-    acts = [acts] if isinstance(acts, str) else acts
-    play(job, acts[min(attempt, len(acts)) - 1], spec)
+    play(job, words[min(attempt, len(words)) - 1], spec, verb)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from worker.cli import serve
 from worker.launch import Child
 
 
-def standin(_command: list[str], job: JobDir) -> Child:
-    """Start the stand-in instead of the command."""
-    return Child([sys.executable, "-m", "tests.worker.standin", str(job.path)], job)
+def standin(command: list[str], job: JobDir) -> Child:
+    """Start the stand-in instead of `python -m tdmr VERB JOB_DIR ...`."""
+    return Child([sys.executable, "-m", "tests.worker.standin", command[3], str(job.path)], job)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 
 from app import migrate
 from app.db import Database, now
-from app.jobs import ledger
+from app.jobs import ledger, moves, queue
+from app.jobs.claims import Claim
 from app.jobs.states import State
 from app.models import Dataset, Job, Student
 from app.settings import Settings
@@ -28,8 +29,9 @@ from tests.support import make_dataset, wait_until
 from tests.worker import scenes
 from tests.worker.scenes import GOOD, ingest_job
 from tests.worker.standin_worker import standin
-from worker import kinds, pipeline
+from worker import pipeline
 from worker.heart import Heart
+from worker.kinds import Site, make
 from worker.launch import Child
 from worker.pipeline import Launch
 
@@ -54,6 +56,11 @@ class Bench:
             launch=launch,
             stopping=lambda: self.stop,
         )
+
+    def finish(self, launch: Launch = standin) -> None:
+        """Run what is due until nothing is."""
+        while self.run(launch):
+            pass
 
     def begin(self) -> Future[bool]:
         return self.pool.submit(self.run)
@@ -84,34 +91,42 @@ def test_with_nothing_due_nothing_happens(bench: Bench) -> None:
 def test_a_job_that_succeeds_leaves_a_student_and_nothing_else(bench: Bench) -> None:
     job_id = bench.submit("done")
     assert bench.run() is True
+    assert bench.job(job_id).state == "packaging"
+    bench.finish()
     assert bench.job(job_id).state == "succeeded"
     with bench.database.read() as session:
         student = session.scalars(select(Student)).one()
-    assert (student.job_id, student.metrics) == (job_id, {"accuracy": 0.9})
+    assert (student.job_id, student.partial) == (job_id, False)
+    assert student.metrics == {"accuracy": 0.9, "resumed_from": 0, "partial": None}
     assert sorted(Path(name).name for name in bench.left()) == [
         "manifest.json",
         "metrics.json",
         "model.safetensors",
     ]
     log = scenes.events(bench.database, job_id)
-    assert [e.type for e in log] == ["submitted", "started", "progress", "succeeded"]
+    assert [e.type for e in log] == ["submitted", "started", "progress", "trained", "succeeded"]
     assert log[2].data["steps"] == 3
-    assert log[-1].data == {"student_id": student.id}
+    assert log[-1].data == {"student_id": student.id, "partial": False}
 
 
 def test_tidying_up_keeps_what_was_published(bench: Bench) -> None:
     """A worker that never got the answer to its commit tidies up as if it had been refused."""
-    for job_id in (bench.submit("done"), ingest_job(bench.database, bench.storage, GOOD)[1]):
-        bench.run(standin if bench.job(job_id).kind == "distil" else Child)
-        row = bench.job(job_id)
-        claim = ledger.Claim(
-            *(row.id, row.kind, row.attempt, row.owner, row.dataset_id, row.spec),
-            worker="bench",
-            max_attempts=1,
+    bench.submit("done")
+    ingest_job(bench.database, bench.storage, GOOD)
+    for launch in (Child, standin, standin):  # in the order of the queue: check, train, package
+        with bench.database.write() as session:
+            due = queue.due(now(session), None, None)
+            job_id = session.scalar(select(due.c.id).where(due.c.position == 1))
+        assert bench.run(launch)
+        row = bench.job(str(job_id))
+        claim = Claim(
+            *(row.id, row.kind, row.attempt, row.owner, row.dataset_id, row.parent_id),
+            *(row.spec, row.checkpoint, "bench"),
         )
         before = scenes.files_under(bench.storage.root)
-        kinds.make(bench.database, bench.storage, bench.settings, claim).tidy()
+        make(Site(bench.database, bench.storage, bench.settings, claim)).tidy()
         assert scenes.files_under(bench.storage.root) == before
+    assert bench.run() is False
 
 
 def test_a_database_that_breaks_during_the_finish_is_asked_again(
@@ -121,9 +136,9 @@ def test_a_database_that_breaks_during_the_finish_is_asked_again(
     database = Database(postgres_schema)
     dataset_id = make_dataset(database)
     with database.write() as session:
-        options = {"owner": "ana", "kind": "distil", "dataset_id": dataset_id, "spec": {}}
-        ledger.submit(session, **options, max_attempts=1, ring=False)
-        claim = ledger.claim(session, worker="w1", lease_seconds=60)
+        options: dict[str, Any] = {"owner": "ana", "dataset_id": dataset_id, "spec": {}}
+        moves.submit(session, kind="distil", **options, max_attempts=1, ring=False)
+        claim = moves.claim(session, worker="w1", lease_seconds=60)
     assert claim is not None
     tries = []
 
@@ -202,7 +217,7 @@ def steal(database: Database, job_id: str) -> None:
         session.execute(update(Job).where(Job.id == job_id).values(lease_until=past))
         ledger.sweep(session)
         session.execute(update(Job).where(Job.id == job_id).values(run_after=past))
-        assert ledger.claim(session, worker="thief", lease_seconds=60) is not None
+        assert moves.claim(session, worker="thief", lease_seconds=60) is not None
 
 
 def test_a_lost_lease_ends_the_process_and_writes_nothing(bench: Bench) -> None:
@@ -262,12 +277,13 @@ def test_a_job_that_the_worker_cannot_prepare_is_failed(bench: Bench) -> None:
 
 
 def test_a_bundle_that_is_not_what_it_says_is_no_student(bench: Bench) -> None:
-    def spoil(_command: list[str], job: Any) -> Child:
+    def spoil(command: list[str], job: Any) -> Child:
         code = "import sys; from tests.worker import standin; standin.main()"
-        code += "; open(sys.argv[1] + '/out/model.safetensors', 'ab').write(b'x')"
-        return Child([sys.executable, "-c", code, str(job.path)], job)
+        code += "; open(sys.argv[2] + '/out/model.safetensors', 'ab').write(b'x')"
+        return Child([sys.executable, "-c", code, command[3], str(job.path)], job)
 
     job_id = bench.submit("done", max_attempts=1)
+    bench.run()
     bench.run(spoil)
     assert bench.job(job_id).state == "failed"
     assert bench.left() == []
@@ -301,7 +317,7 @@ def test_a_bad_upload_is_a_finding_not_a_failure(bench: Bench) -> None:
 def test_a_check_that_does_not_end_well_makes_the_dataset_invalid(bench: Bench, how: str) -> None:
     dataset_id, job_id = ingest_job(bench.database, bench.storage, GOOD)
     if how == "dies":
-        bench.run(standin)  # which finds no `play` and crashes
+        bench.run(lambda _command, job: Child(["false"], job))
     else:
         sleeping: Callable[..., Child] = lambda _command, job: Child(["sleep", "600"], job)  # noqa: E731
         running = threading.Thread(target=bench.run, args=[sleeping])

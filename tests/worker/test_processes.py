@@ -124,8 +124,7 @@ def test_a_worker_whose_server_dies_hands_its_job_back(
 ) -> None:
     """Its standard input is its lifeline, as its jobs' are."""
     job_id = distil_job(database, storage, "hang")
-    given = settings.model_dump(mode="json", exclude_none=True)
-    env = {f"TDMR_{name.upper()}": str(value) for name, value in given.items()}
+    env = scenes.environment(settings)
     command = [sys.executable, "-m", "tests.worker.standin_worker"]
     worker = subprocess.Popen(
         command, env=os.environ | env | {"TDMR_LIFELINE": "1"}, stdin=subprocess.PIPE

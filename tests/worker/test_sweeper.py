@@ -9,24 +9,25 @@ import pytest
 from sqlalchemy import update
 
 from app.db import Database, now
-from app.jobs import ledger
+from app.jobs import ledger, moves
+from app.jobs.claims import Claim
 from app.models import Dataset, Job
 from app.settings import Settings
 from app.storage import LocalStorage
 from tests.support import make_dataset
 from tests.worker import scenes
 from worker import pipeline, sweeper
-from worker.kinds import dataset_key, student_id
+from worker.kinds import dataset_key, trained_prefix
 from worker.unpack import UnpackError, unpack
 
 
-def silent(database: Database, kind: str, max_attempts: int = 1) -> ledger.Claim:
+def silent(database: Database, kind: str, max_attempts: int = 1) -> Claim:
     """A claim whose worker has died long ago."""
     dataset_id = make_dataset(database, status="processing" if kind == "ingest" else "ready")
     with database.write() as session:
         options = {"owner": "ana", "dataset_id": dataset_id, "spec": {}, "ring": False}
-        ledger.submit(session, kind=kind, max_attempts=max_attempts, **options)
-        claim = ledger.claim(session, worker="dead", lease_seconds=60)
+        moves.submit(session, kind=kind, max_attempts=max_attempts, **options)
+        claim = moves.claim(session, worker="dead", lease_seconds=60)
         assert claim is not None
         past = now(session) - timedelta(seconds=1)
         session.execute(update(Job).where(Job.id == claim.job_id).values(lease_until=past))
@@ -56,7 +57,7 @@ def test_what_a_dead_attempt_left_is_removed(
 ) -> None:
     claim = silent(database, "distil", max_attempts=3)
     (tmp_path / "file").write_bytes(b"x")
-    storage.put(f"students/{student_id(claim.job_id, 1)}/model", tmp_path / "file")
+    storage.put(f"{trained_prefix(claim.job_id, 1)}/weights", tmp_path / "file")
     folders = pipeline.job_dirs(settings)
     for name in (f"{claim.job_id}-1", "job_0-1", "odd"):
         (folders / name).mkdir(parents=True)

@@ -15,7 +15,7 @@ from tests.app.datasets.zips import Raw, good_files, pack, png, with_good
 from tests.app.service import ZIP, Service
 
 GOOD = pack(good_files())
-NOTHING = {"datasets": 0, "jobs": 0, "events": 0, "outbox": 0, "students": 0}
+NOTHING = dict.fromkeys(("datasets", "jobs", "events", "outbox", "students", "workers"), 0)
 
 
 def test_an_upload_is_stored_and_its_check_queued(service: Service) -> None:
@@ -129,7 +129,7 @@ def test_a_row_that_cant_be_written_takes_the_file_with_it(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret/path/of/ours")
 
-    monkeypatch.setattr("app.jobs.ledger.submit", broken)
+    monkeypatch.setattr("app.jobs.moves.submit", broken)
     response = service.client.post("/v1/datasets", content=GOOD, headers=ZIP)
     assert (response.status_code, response.json()["code"]) == (500, "internal")
     assert "secret" not in response.text

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.api.core import Core
 from app.api.idempotency import asked, once
 from app.db import Database
-from app.jobs import ledger
+from app.jobs import moves
 from app.jobs.idempotency import earlier
 from app.models import Job
 from app.outbox import Relay
@@ -32,7 +32,7 @@ def test_the_database_decides(
     barrier = Barrier(MANY)
 
     def make(session: Session) -> str:
-        return ledger.submit(
+        return moves.submit(
             session,
             owner="ana",
             kind="distil",

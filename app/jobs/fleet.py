@@ -1,0 +1,53 @@
+"""The workers: which are there, what each takes, and when it was last heard of."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app.db import now
+from app.models import Worker
+
+
+def report(
+    session: Session,
+    worker: str,
+    *,
+    host: str,
+    pid: int,
+    device: str,
+    queues: list[str],
+    kinds: list[str],
+) -> None:
+    """Note that `worker` is there."""
+    moment = now(session)
+    row = session.get(Worker, worker)
+    if row is None:
+        row = Worker(id=worker, started_at=moment)
+        session.add(row)
+    row.host, row.pid, row.device, row.queues, row.kinds = host, pid, device, queues, kinds
+    row.seen_at = moment
+
+
+def leave(session: Session, worker: str) -> None:
+    """Note that `worker` is gone."""
+    session.execute(delete(Worker).where(Worker.id == worker))
+
+
+def forget(session: Session, patience: float) -> None:
+    """Forget the workers that weren't heard of for `patience` seconds."""
+    past = now(session) - timedelta(seconds=patience)
+    session.execute(delete(Worker).where(Worker.seen_at < past))
+
+
+def present(session: Session, patience: float) -> list[Worker]:
+    """The workers heard of in the last `patience` seconds."""
+    past = now(session) - timedelta(seconds=patience)
+    return list(session.scalars(select(Worker).where(Worker.seen_at >= past).order_by(Worker.id)))
+
+
+def serves(session: Session, queue: str, kind: str, patience: float) -> bool:
+    """Whether some worker that is there takes such jobs."""
+    return any(queue in w.queues and kind in w.kinds for w in present(session, patience))

@@ -1,0 +1,205 @@
+"""The only writer of `Job.state`: a job is made, claimed, and moved along the table of states.
+
+Every function takes the caller's session and leaves the commit to the caller, so that a result
+and the state that announces it are one transaction. Time is the database's. Each write for a
+running job goes through `fenced`: it names the attempt and the worker that claimed it, so what
+comes from an attempt that was given up on changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.orm import Session
+
+from app import outbox
+from app.db import new_id, now
+from app.jobs import log, queue
+from app.jobs.claims import Claim, LeaseLostError
+from app.jobs.states import ENDED, HELD, State, check
+from app.models import Job, Json
+
+
+def submit(
+    session: Session,
+    *,
+    owner: str,
+    kind: str,
+    dataset_id: str,
+    spec: Json,
+    max_attempts: int,
+    ring: bool,
+    metadata: Json | None = None,
+    idempotency_key: str | None = None,
+    request_sha256: str | None = None,
+    queue_name: str = "default",
+    priority: int = 0,
+    max_seconds: float | None = None,
+    parent_id: str | None = None,
+    retry_of: str | None = None,
+    checkpoint: Json | None = None,
+) -> Job:
+    """Queue a new job, and owe its bell when `ring`.
+
+    Raises sqlalchemy.exc.IntegrityError when the owner has used this idempotency key before;
+    the transaction is then to be rolled back.
+    """
+    moment = now(session)
+    job = Job(
+        id=new_id("job"),
+        owner=owner,
+        kind=kind,
+        state=State.QUEUED,
+        dataset_id=dataset_id,
+        spec=spec,
+        user_metadata=metadata or {},
+        idempotency_key=idempotency_key,
+        request_sha256=request_sha256,
+        queue=queue_name,
+        priority=priority,
+        max_seconds=max_seconds,
+        parent_id=parent_id,
+        retry_of=retry_of,
+        checkpoint=checkpoint,
+        attempt=0,
+        strikes=0,
+        spent_seconds=0.0,
+        max_attempts=max_attempts,
+        run_after=moment,
+        created_at=moment,
+    )
+    session.add(job)
+    session.flush()
+    log.append(session, job.id, "submitted", {})
+    owe_bell(session, job, ring=ring)
+    return job
+
+
+def claim(
+    session: Session,
+    *,
+    worker: str,
+    lease_seconds: float,
+    queues: Sequence[str] | None = None,
+    kinds: Sequence[str] | None = None,
+) -> Claim | None:
+    """Take the next due job of these queues and kinds (None: of all), or give None.
+
+    One conditional UPDATE: of many claimers at once, each job has exactly one winner.
+    """
+    moment = now(session)
+    ranks = queue.due(moment, queues, kinds)
+    first = (
+        select(Job.id)
+        .join(ranks, ranks.c.id == Job.id)
+        .where(Job.state == State.QUEUED)
+        .order_by(ranks.c.position)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=Job)
+    )
+    job = session.scalar(
+        update(Job)
+        .where(Job.id == first.scalar_subquery(), Job.state == State.QUEUED)
+        .values(
+            state=State.RUNNING,
+            attempt=Job.attempt + 1,
+            lease_owner=worker,
+            lease_until=moment + timedelta(seconds=lease_seconds),
+            claimed_at=moment,
+            heartbeat_at=moment,
+            started_at=func.coalesce(Job.started_at, moment),
+            progress=None,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    if job is None:
+        return None
+    log.append(session, job.id, "started", {"attempt": job.attempt, "worker": worker})
+    return Claim(
+        job_id=job.id,
+        kind=job.kind,
+        attempt=job.attempt,
+        owner=job.owner,
+        dataset_id=job.dataset_id,
+        parent_id=job.parent_id,
+        spec=job.spec,
+        checkpoint=job.checkpoint,
+        worker=worker,
+    )
+
+
+def fenced(session: Session, claim: Claim) -> Job:
+    """The claimed job, locked until the caller's transaction ends; its heartbeat is renewed.
+
+    Raises LeaseLostError when the job was taken from this attempt.
+    """
+    job = session.scalar(
+        update(Job)
+        .where(*_fence(claim))
+        .values(heartbeat_at=now(session))
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    return _unless_lost(job, claim)
+
+
+def held(session: Session, claim: Claim) -> Job:
+    """The claimed job as it is now, to look at. Raises LeaseLostError as `fenced` does."""
+    return _unless_lost(session.scalar(select(Job).where(*_fence(claim))), claim)
+
+
+def _fence(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    """What only the attempt that holds the job knows."""
+    return (
+        Job.id == claim.job_id,
+        Job.attempt == claim.attempt,
+        Job.lease_owner == claim.worker,
+        Job.state.in_(HELD),
+    )
+
+
+def _unless_lost(job: Job | None, claim: Claim) -> Job:
+    if job is None:
+        raise LeaseLostError(f"{claim.job_id}: attempt {claim.attempt} no longer holds it")
+    return job
+
+
+def locked(session: Session, job_id: str) -> Job:
+    """The job as it is now, locked until the caller's transaction ends."""
+    return session.scalars(
+        select(Job)
+        .where(Job.id == job_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one()
+
+
+def move(session: Session, job: Job, state: State, event: str, data: Json) -> State:
+    """Change the state of a job that the caller has locked, and log it."""
+    check(job.state, state)
+    if state not in HELD:
+        job.spent_seconds = spent(job)
+        job.lease_owner = job.lease_until = None
+    job.state = state
+    if state in ENDED:
+        job.ended_at = now(session)
+    log.append(session, job.id, event, data)
+    return state
+
+
+def spent(job: Job, moment: datetime | None = None) -> float:
+    """Seconds of work on the job in all its attempts, until `moment` or its last heartbeat."""
+    if job.state not in HELD:
+        return job.spent_seconds
+    until = moment or job.heartbeat_at
+    assert job.claimed_at is not None
+    assert until is not None
+    return job.spent_seconds + (until - job.claimed_at).total_seconds()
+
+
+def owe_bell(session: Session, job: Job, *, ring: bool) -> None:
+    if ring:
+        outbox.ring(session, job)
