@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve key test check format bench-digits bench-cost bench-transfer foundation catalog lock clean
+.PHONY: help demo serve key test check format bench-digits bench-cost bench-transfer storm fuzz foundation catalog lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -49,6 +49,13 @@ bench-cost: $(READY) ## What an epoch and a job of each method cost (FAST=1: at 
 
 bench-transfer: $(READY) ## TDMR against seven other ways to train a student; hours, FAST=1: minutes
 	$(BIN)/python -m benchmarks.transfer $(ARGS)
+
+storm: $(READY) ## Kill workers and trainings at random, and judge what became of their jobs (KILLS=1000)
+	$(BIN)/python -m benchmarks.storm $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(REAL),--real $(REAL)) $(ARGS)
+
+fuzz: $(READY) ## The ledger's state machine, long (half an hour)
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/app/test_ledger_machine.py $(ARGS)
 
 foundation: $(READY) ## Pre-train a bundled foundation again (FAMILY=transformer, cnn or hybrid)
 	$(BIN)/python scripts/pretrain_letters.py $(if $(FAMILY),--family $(FAMILY)) $(ARGS)
