@@ -1,10 +1,9 @@
 """The Celery side of a worker: a consumer that hears bells, and trusts them with nothing.
 
-A bell is acknowledged before its job begins, and carries one id: the ledger decides whether there
-is something to do, and whose turn it is. The pool is `solo`: a job is a process of its own
-already, so a pool process between it and the worker would be one more thing to die, to outlive
-its parent, and to hold memory. While a job runs no bell is taken from the broker, so it rings at
-a worker that is free.
+A bell carries one id: the ledger decides whether there is something to do, and whose turn it is.
+The pool is `solo`: a job is a process of its own already, so a pool process between it and the
+worker would be one more thing to die, to outlive its parent, and to hold memory. While a job runs
+no bell is taken from the broker, so it rings at a worker that is free.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import os
 
 from celery import Celery, signals
+from kombu.entity import Exchange, Queue
 
 from app.outbox import TASK, bell
 from worker.station import Station
@@ -34,8 +34,7 @@ def consume(station: Station) -> None:
     station.open()
     try:
         name = f"--hostname=tdmr-{os.getpid()}@%h"
-        heard = ",".join(bell(queue, kind) for queue in station.queues for kind in station.kinds)
-        make_app(station).worker_main(["worker", name, f"--queues={heard}", *OPTIONS])
+        make_app(station).worker_main(["worker", name, *OPTIONS])
     finally:
         station.close()
 
@@ -44,6 +43,9 @@ def make_app(station: Station) -> Celery:
     """An application whose one task asks the ledger for the next job."""
     celery = Celery("tdmr", broker=station.settings.broker_url, set_as_current=False)
     celery.conf.update(
+        # Nothing is acknowledged: a bell that is lost costs one slow poll, and an acknowledgement
+        # that fails while Redis restarts leaves Celery's consumer deaf without a word.
+        task_queues=[_heard(queue, kind) for queue in station.queues for kind in station.kinds],
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
@@ -65,3 +67,14 @@ def make_app(station: Station) -> Celery:
         station.run_next()
 
     return celery
+
+
+def _heard(queue: str, kind: str) -> Queue:
+    """A broker's queue that is heard without acknowledging.
+
+    A bell that is lost costs one slow poll. An acknowledgement that fails while Redis restarts
+    leaves Celery's consumer deaf, without a word.
+    """
+    name = bell(queue, kind)
+    exchange = Exchange(name)  # type: ignore[no-untyped-call] # kombu ships no types
+    return Queue(name, exchange, routing_key=name, no_ack=True)  # type: ignore[no-untyped-call] # nor here

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import tempfile
 from dataclasses import replace
@@ -26,6 +27,7 @@ from benchmarks.storm.run import run
 
 def main() -> None:
     """Run, print and store."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whose end takes all else along
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=Plan.kills)
     parser.add_argument("--real", type=int, help="of them of real trainings; default: one in 20")

@@ -36,6 +36,7 @@ STALLED = 300.0  # seconds without a job's end after which the rest counts as un
 OWNERS = ("ana", "ben", "cleo")
 
 Found = TypeVar("Found")
+GIVEN_UP = threading.Event()  # whoever asks anything from then on ends
 ONE_BY_ONE = threading.Lock()  # Alembic keeps the migration that runs in a global variable
 
 
@@ -47,6 +48,7 @@ class Play:
     pause: float = 0.03
     every: int = 4
     act: Literal["", "die", "poison", "deaf", "mute"] = ""
+    gate: str = ""
 
 
 HANG = 1_000_000  # steps of a job that doesn't end by itself
@@ -190,6 +192,8 @@ class Arena:
         """What the ledger says; a database that is away is waited for."""
         deadline = time.monotonic() + STALLED
         while True:
+            if GIVEN_UP.is_set():
+                raise InterruptedError("the storm was told to end")
             try:
                 with self.database.read() as session:
                     return question(session)

@@ -37,11 +37,6 @@ def leader_under(worker: int) -> int | None:
     return found[0] if found else None
 
 
-def in_group(group: int) -> list[int]:
-    """What runs of a process group."""
-    return [p.pid for p in running() if p.group == group]
-
-
 def marked(text: str) -> list[int]:
     """The processes that were started with `text` (NAME=VALUE) in their environment."""
     wanted, found = text.encode(), []

@@ -11,8 +11,9 @@ from rich.table import Table
 from benchmarks.storm import controls
 from benchmarks.storm.arena import BEAT, LEASE
 from benchmarks.storm.latency import p99
+from benchmarks.storm.program import DEFAULTS
 from benchmarks.storm.row import Row
-from benchmarks.storm.run import DEFAULTS, Found
+from benchmarks.storm.run import Found
 from benchmarks.storm.verdict import FIGURES
 from tdmr import failpoint
 
@@ -42,7 +43,8 @@ def summary(found: Found) -> dict[str, Any]:
     }
     measured = p99(deaths["worker"])
     longer = DEFAULTS["lease_seconds"] - LEASE
-    cancelled = next(r for r in found.scenarios if "p99_seconds" in r.figures).figures
+    cancels = [row.figures for row in found.scenarios if "p99_seconds" in row.figures]
+    cancelled = cancels[0] if cancels else {}
     return {
         "kills": len(kills),
         **{name: totals[name] for name in FIGURES},
@@ -50,8 +52,8 @@ def summary(found: Found) -> dict[str, Any]:
         "restart_measured_p99_seconds": measured,
         "restart_process_p99_seconds": p99(deaths["process"]),
         "restart_note": RESTART_NOTE,
-        "cancel_p99_seconds": cancelled["p99_seconds"],
-        "cancel_deaf_p99_seconds": cancelled["deaf_p99_seconds"],
+        "cancel_p99_seconds": cancelled.get("p99_seconds"),
+        "cancel_deaf_p99_seconds": cancelled.get("deaf_p99_seconds"),
         "start_median_seconds": found.starts,
         "negative_controls": {g: controls.caught(g, row) for g, row in found.controls.items()},
         "caught_by": {g: row.verdict.caught for g, row in found.controls.items()},
@@ -118,7 +120,7 @@ def broken(found: Found) -> list[str]:
         or idle["torch"]
     ):
         said.append(f"an idle worker is heavy: {idle}")
-    students = {row.figures["student"] for row in found.storms}
+    students = {row.figures.get("student") for row in found.storms}
     if len(students) != 1:
         said.append(f"undisturbed trainings of one job differ: {students}")
     return said + [f"outlived the storm: {each}" for each in found.left]

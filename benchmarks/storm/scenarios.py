@@ -6,6 +6,7 @@ import itertools
 import signal
 import sqlite3
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 from sqlalchemy import select
@@ -14,7 +15,7 @@ from app.jobs import ledger
 from app.models import Event, Job
 from benchmarks.storm import chaos, procs
 from benchmarks.storm.arena import HANG, Arena, Play, until
-from benchmarks.storm.fleet import Fleet, Hand
+from benchmarks.storm.fleet import Hand
 from benchmarks.storm.latency import p99
 from benchmarks.storm.row import Row, conclude
 from tdmr import failpoint
@@ -50,25 +51,29 @@ def stalled(arena: Arena, bound: float) -> Row:
 
     Both come back: nothing of theirs may count, and their processes have to go.
     """
-    fleet = arena.fleet(plain=False)
-    ends = _claimed_by_new(arena, fleet, Play(steps=60), state="succeeded")
-    goes_on = _claimed_by_new(arena, fleet, DEAF, state="cancelled")
-    for job_id, hand, _ in (ends, goes_on):
+    fleet, gate = arena.fleet(plain=False), arena.folder / "gate"
+    ends = arena.submit(Play(gate=str(gate)))
+    goes_on = arena.submit(DEAF, state="cancelled")
+    fleet.keep(2)
+    assert arena.until(lambda: saving(arena) == 2)
+    hands = {each.job.id: each.hand for each in chaos.busy(arena, fleet)}
+    groups = {job_id: procs.leader_under(hand.pid) for job_id, hand in hands.items()}
+    for job_id, hand in hands.items():
         freeze(arena, job_id, hand)
+    gate.touch()
     time.sleep(PAST * arena.settings.lease_seconds)
-    for _ in range(3):
-        fleet.start()
-    taken = arena.until(lambda: arena.job(ends[0]).state == "succeeded")
-    taken = arena.until(lambda: _attempt_runs(arena, goes_on[0], 2)) and taken
-    before = {job_id: _log(arena, job_id, 1) for job_id, _, _ in (ends, goes_on)}
-    lives, began = bool(procs.in_group(goes_on[2])), time.monotonic()
-    for _, hand, _ in (ends, goes_on):
+    fleet.keep(5)
+    taken = arena.until(lambda: arena.job(ends).state == "succeeded")
+    taken = arena.until(lambda: _attempt_runs(arena, goes_on, 2)) and taken
+    before = {job_id: _log(arena, job_id, 1) for job_id in hands}
+    lives, began = _any_runs([groups[goes_on]]), time.monotonic()
+    for hand in hands.values():
         hand.signal(signal.SIGCONT)
-    gone = until(lambda: not any(procs.in_group(pid) for _, _, pid in (ends, goes_on)), bound)
+    gone = until(lambda: not _any_runs(groups.values()), bound)
     took = time.monotonic() - began
     time.sleep(1)  # for whatever they may still write
     same = all(_log(arena, job_id, 1) == events for job_id, events in before.items())
-    cancel(arena, goes_on[0])
+    cancel(arena, goes_on)
     row = conclude(arena, gone_seconds=round(took, 2))
     row.expect(lives, "there was no stale process to end")
     row.expect(taken, "another worker didn't take over")
@@ -77,13 +82,9 @@ def stalled(arena: Arena, bound: float) -> Row:
     return row
 
 
-def _claimed_by_new(arena: Arena, fleet: Fleet, play: Play, *, state: str) -> tuple[str, Hand, int]:
-    """A job, a new worker that runs it, and its process."""
-    job_id, hand = arena.submit(play, state=state), fleet.start()
-    assert arena.until(lambda: arena.job(job_id).checkpoint is not None)
-    process = procs.leader_under(hand.pid)
-    assert process is not None
-    return job_id, hand, process
+def _any_runs(groups: Iterable[int | None]) -> bool:
+    wanted = set(groups)
+    return any(process.group in wanted for process in procs.running())
 
 
 def freeze(arena: Arena, job_id: str, hand: Hand) -> None:

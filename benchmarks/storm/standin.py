@@ -4,7 +4,8 @@
 
 Loads the standard library only, so a few lines of `tdmr` are repeated here. Its student is a chain
 of hashes over the steps: whoever skips or repeats one ends with another hash. `storm` in the job's
-spec has `seed`, `steps`, `pause` (seconds a step), `every` (steps between checkpoints), and `act`:
+spec has `seed`, `steps`, `pause` (seconds a step), `every` (steps between checkpoints), `gate` (a
+file without which the last step isn't begun), and `act`:
 
 die     is killed by SIGKILL after two steps, before any checkpoint
 poison  kills its worker after two steps, and dies with it
@@ -118,6 +119,11 @@ def sync(folder: Path) -> None:
     os.close(handle)
 
 
+def closed(gate: str) -> bool:
+    """Whether there is a gate, and it isn't open."""
+    return bool(gate) and not Path(gate).exists()
+
+
 def train(job: Job) -> int:
     """Go on from the checkpoint, if there is one, to the last step."""
     spec = job.spec()
@@ -130,6 +136,8 @@ def train(job: Job) -> int:
     job.say("progress", began, steps)
     while state["step"] < steps:
         time.sleep(spec["pause"])
+        while state["step"] == steps - 1 and closed(spec["gate"]) and not job.stopping:
+            time.sleep(0.02)
         state |= {"chain": link(state["chain"], state["step"]), "step": state["step"] + 1}
         if spec["act"] in ("die", "poison") and state["step"] == 2:
             os.kill(os.getppid() if spec["act"] == "poison" else os.getpid(), signal.SIGKILL)

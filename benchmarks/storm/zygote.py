@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -47,19 +48,23 @@ def main() -> None:
         importlib.import_module(name)
     threads = list(Path("/proc/self/task").iterdir())
     assert len(threads) == 1, "a process with threads can't be forked"
-    lifeline = os.pipe()
+    lifeline, children = os.pipe(), set[int]()
     for line in sys.stdin.buffer:
         request = json.loads(line)
         if "reap" in request:
-            _, status = os.waitpid(request["reap"], 0)
+            pid, status = os.waitpid(request["reap"], 0)
+            children.discard(pid)
             answer = {"status": os.waitstatus_to_exitcode(status)}
         else:
             pid = os.fork()
             if pid == 0:
                 os._exit(_be_child(request, lifeline))
+            children.add(pid)
             answer = {"pid": pid}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+    for pid in children:
+        os.kill(pid, signal.SIGCONT)  # one that stands still wouldn't notice
 
 
 def _be_child(request: dict[str, Any], lifeline: tuple[int, int]) -> int:
