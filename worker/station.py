@@ -104,7 +104,7 @@ class Station:
         with self._turn:
             if self.stopping:
                 return False
-            return pipeline.run_next(
+            ran = pipeline.run_next(
                 self._database,
                 self._storage,
                 self.settings,
@@ -115,12 +115,15 @@ class Station:
                 launch=self._launch,
                 stopping=lambda: self.stopping,
             )
+        if ran:
+            self._relay.nudge()  # what follows from it is owed a bell
+        return ran
 
     def drain(self) -> None:
         """Run jobs until none is due. A database that is away is only a delay."""
         try:
             while self.run_next():
-                self._relay.nudge()
+                pass
         except SQLAlchemyError as error:
             log.warning("database_unreachable", error=str(error))
 

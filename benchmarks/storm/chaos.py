@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.jobs.states import HELD
 from app.models import Job
 from benchmarks.storm import procs
-from benchmarks.storm.arena import LEASE, Arena, Kill, Play
+from benchmarks.storm.arena import Arena, Kill, Play
 from benchmarks.storm.fleet import Fleet, Hand
 
 TARGETS = ("worker", "process", "both")
@@ -77,7 +77,8 @@ def storm(
         told()
         other = pick(busy(arena, fleet), choice)
         if number % each == 0 and other is not None and other.hand.signal(signal.SIGSTOP):
-            stalled.append((time.monotonic() + STALL_LEASES * LEASE, other.hand))
+            lasts = STALL_LEASES * arena.settings.lease_seconds
+            stalled.append((time.monotonic() + lasts, other.hand))
     while stalled:
         _wake(stalled)
         time.sleep(LOOK_SECONDS)

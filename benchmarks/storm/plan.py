@@ -12,6 +12,7 @@ class Plan:
     kills: int = 1000  # of all, `real` included
     real: int = 50  # of trainings that are no stand-ins
     seed: str = "0"
+    lease: float = 3.0  # the default is 60
     workers: int = 6  # of each arena that is stormed
     stalls: int = 20  # workers that are stopped past their leases, in each
     lanes: int = 3  # scenarios at once, beside the storm
@@ -25,6 +26,7 @@ class Plan:
     gone: float = 10.0  # the most that a stale process may take
     cancel: float = 30.0  # the most that a cancel may take
     again: float = 60.0  # the most that it may take until bells are heard again
+    alone: bool = True  # whether what is measured in seconds has the machine for itself
     idle_percent: float = 1.0  # the most CPU that an idle worker may take
 
 
@@ -32,6 +34,7 @@ class Plan:
 QUICK = Plan(
     kills=50,
     real=5,
+    lease=6.0,
     workers=4,
     stalls=1,
     lanes=3,
@@ -45,5 +48,6 @@ QUICK = Plan(
     gone=60.0,
     cancel=120.0,
     again=300.0,
+    alone=False,
     idle_percent=5.0,
 )

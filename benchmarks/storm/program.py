@@ -21,6 +21,7 @@ from benchmarks.storm.row import Row, conclude
 from benchmarks.storm.services import Cable, Postgres, Redis
 
 DEFAULTS: dict[str, Any] = {"lease_seconds": 60.0, "heartbeat_seconds": 10.0, "poll_seconds": 1.0}
+BEATS_PER_LEASE = 6  # as in the defaults
 TRIES = 3  # of a control: whether a stale worker writes before it notices is a matter of luck
 
 Scenario = Callable[[], Row]
@@ -36,10 +37,16 @@ class Program:
     postgres: Postgres
     progress: Progress
 
+    @property
+    def _short(self) -> dict[str, Any]:
+        """A lease that can be outwaited."""
+        lease = self.plan.lease
+        return {"lease_seconds": lease, "heartbeat_seconds": lease / BEATS_PER_LEASE}
+
     @contextmanager
     def sqlite(self, name: str, **given: Any) -> Iterator[Arena]:
         """An arena of one machine."""
-        with arena(f"{name}, SQLite", self.root, self.zygote, **given) as made:
+        with arena(f"{name}, SQLite", self.root, self.zygote, **{**self._short, **given}) as made:
             yield made
 
     @contextmanager
@@ -49,8 +56,8 @@ class Program:
         """An arena with a broker of its own, behind a cable."""
         database_url = (postgres or self.postgres).schema()
         with Redis() as broker, Cable(broker.port) as cable:
-            where = {"database_url": database_url, "broker_url": cable.url}
-            with arena(f"{name}, Redis", self.root, self.zygote, **where, **given) as made:
+            where = {**self._short, "database_url": database_url, "broker_url": cable.url}
+            with arena(f"{name}, Redis", self.root, self.zygote, **{**where, **given}) as made:
                 yield made, broker, cable
 
     def quiet(self) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:

@@ -56,8 +56,8 @@ class Trainings:
         digits.write(folder, SHOTS, 0, np.arange(IMAGES))
         archive = Path(shutil.make_archive(str(folder), "zip", folder))
         upload = arena.storage.put(datasets.upload_key(dataset_id), archive)
-        with arena.database.write() as session:
-            datasets.create(
+        arena.change(
+            lambda session: datasets.create(
                 session,
                 dataset_id=dataset_id,
                 owner=OWNERS[0],
@@ -66,6 +66,7 @@ class Trainings:
                 idempotency=Idempotency(None, ""),
                 settings=arena.settings,
             )
+        )
         arena.relay.nudge()
         assert arena.until(lambda: self._status(dataset_id) != "processing")
         assert self._status(dataset_id) == "ready"

@@ -9,25 +9,31 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.storm import controls
-from benchmarks.storm.arena import BEAT, LEASE
 from benchmarks.storm.latency import p99
 from benchmarks.storm.program import DEFAULTS
 from benchmarks.storm.row import Row
 from benchmarks.storm.run import Found
 from benchmarks.storm.verdict import FIGURES
 from tdmr import failpoint
+from worker.station import SWEEPS_PER_LEASE
 
 SAID = 12  # details of each row that are kept
 MOST_RSS_MB = 150.0
 RESTART_NOTE = (
-    f"From the SIGKILL of a worker to the next claim of its job: what is left of the lease, the "
-    f"sweep that finds it (at most a sixth of a lease later), the back-off of 1 s, and a worker's "
-    f"next look. (The longer back-offs of jobs that die again without having got on are taken "
-    f"out.) Measured with a lease of {LEASE:g} s and a heartbeat of {BEAT:g} s; "
-    f"restart_p99_seconds adds the {DEFAULTS['lease_seconds'] - LEASE:g} s by which the default "
-    f"lease is longer. At the defaults the sweep comes every 10 s instead of every "
-    f"{LEASE / 6:g} s, so up to 9.5 s more are possible."
+    "From the SIGKILL of a worker to the next claim of its job: what is left of the lease, the "
+    "sweep that finds it (at most a sixth of a lease later), the back-off of 1 s, and a worker's "
+    "next look. (The longer back-offs of jobs that die again without having got on are taken "
+    "out.) Measured with a lease of {short:g} s; restart_p99_seconds adds the {longer:g} s by "
+    "which the default lease is longer. At the defaults the sweep comes every 10 s instead of "
+    "every {sweep:g} s, so up to {late:g} s more are possible."
 )
+
+
+def restart_note(lease: float) -> str:
+    """What was measured at this lease, and what it says of the default."""
+    sweep, longer = lease / SWEEPS_PER_LEASE, DEFAULTS["lease_seconds"] - lease
+    late = DEFAULTS["lease_seconds"] / SWEEPS_PER_LEASE - sweep
+    return RESTART_NOTE.format(short=lease, longer=longer, sweep=sweep, late=late)
 
 
 def summary(found: Found) -> dict[str, Any]:
@@ -42,7 +48,7 @@ def summary(found: Found) -> dict[str, Any]:
         for place in ("worker", "process")
     }
     measured = p99(deaths["worker"])
-    longer = DEFAULTS["lease_seconds"] - LEASE
+    longer = DEFAULTS["lease_seconds"] - found.plan.lease
     cancels = [row.figures for row in found.scenarios if "p99_seconds" in row.figures]
     cancelled = cancels[0] if cancels else {}
     return {
@@ -51,7 +57,7 @@ def summary(found: Found) -> dict[str, Any]:
         "restart_p99_seconds": None if measured is None else round(measured + longer, 3),
         "restart_measured_p99_seconds": measured,
         "restart_process_p99_seconds": p99(deaths["process"]),
-        "restart_note": RESTART_NOTE,
+        "restart_note": restart_note(found.plan.lease),
         "cancel_p99_seconds": cancelled.get("p99_seconds"),
         "cancel_deaf_p99_seconds": cancelled.get("deaf_p99_seconds"),
         "start_median_seconds": found.starts,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,16 +44,20 @@ def run(plan: Plan, root: Path, progress: Progress) -> Found:
     with Postgres() as postgres:
         with Zygote(mark) as zygote:
             program = Program(plan, root, zygote, postgres, progress)
-            _quiet(program, found)
-            _at_once(program, found)
+            with ThreadPoolExecutor(1) as pool, _together():
+                measured = pool.submit(_measure, program, found)
+                if plan.alone:
+                    measured.result()
+                _at_once(program, found)
+                measured.result()
         time.sleep(1)
         found.left = [procs.named(pid) for pid in procs.marked(f"{MARK}={mark}")]
     found.seconds = round(time.monotonic() - began, 1)
     return found
 
 
-def _quiet(program: Program, found: Found) -> None:
-    bar = program.progress.add_task("in quiet: idle, start, cancel", total=2)
+def _measure(program: Program, found: Found) -> None:
+    bar = program.progress.add_task("idle workers, starts, cancels", total=2)
     found.idle, found.starts = program.quiet()
     program.progress.advance(bar)
     cancels = program.cancels().items()
@@ -66,15 +72,25 @@ def _at_once(program: Program, found: Found) -> None:
         place = None if parts is storms else bar
         return {n: pool.submit(_row, program, n, act, place) for n, act in parts.items()}
 
-    with ThreadPoolExecutor(2) as first, ThreadPoolExecutor(program.plan.lanes) as lanes:
-        try:
-            random, planned, off = start(first, storms), start(lanes, acts), start(lanes, guards)
-            found.storms = [each.result() for each in random.values()]
-            found.scenarios += [each.result() for each in planned.values()]
-            found.controls = {guard: each.result() for guard, each in off.items()}
-        except BaseException:
-            GIVEN_UP.set()  # the user has had enough
-            raise
+    with (
+        ThreadPoolExecutor(2) as first,
+        ThreadPoolExecutor(program.plan.lanes) as lanes,
+        _together(),
+    ):
+        random, planned, off = start(first, storms), start(lanes, acts), start(lanes, guards)
+        found.storms = [each.result() for each in random.values()]
+        found.scenarios += [each.result() for each in planned.values()]
+        found.controls = {guard: each.result() for guard, each in off.items()}
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """When the block ends early, as when the user has had enough, every thread does."""
+    try:
+        yield
+    except BaseException:
+        GIVEN_UP.set()
+        raise
 
 
 def _row(program: Program, name: str, act: Scenario, bar: TaskID | None) -> Row:

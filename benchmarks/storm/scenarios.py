@@ -235,7 +235,9 @@ def _cancelled(arena: Arena, groups: dict[str, int | None]) -> dict[str, float]:
 
 def cancel(arena: Arena, job_id: str) -> None:
     """Ask for a job to be cancelled, as the API does."""
-    with arena.database.write() as session:
-        job = session.get_one(Job, job_id)
-        ledger.request_cancel(session, job, ring=arena.rings)
+    arena.change(
+        lambda session: ledger.request_cancel(
+            session, session.get_one(Job, job_id), ring=arena.rings
+        )
+    )
     arena.relay.nudge()

@@ -21,7 +21,7 @@ from app.jobs.claims import Checkpoint
 from app.jobs.states import ENDED, HELD
 from app.models import Dataset, Event, Job, Student
 from benchmarks.storm import procs, standin, witness
-from benchmarks.storm.arena import MARK, Arena, Order, until
+from benchmarks.storm.arena import MARK, STALLED, Arena, Order, until
 from worker import collector
 
 FIGURES = (
@@ -184,7 +184,7 @@ def _judge_witness(arena: Arena, facts: Facts, verdict: Verdict) -> None:
 def _left_behind(arena: Arena, verdict: Verdict) -> None:
     """Processes, leases and files that nobody needs."""
     mark = f"{MARK}={arena.mark}"
-    until(lambda: not procs.marked(mark), 30)
+    until(lambda: not procs.marked(mark), STALLED)
     left = [f"process {procs.named(pid)}" for pid in procs.marked(mark)] + arena.stuck
     with arena.database.read() as session:
         for job in session.scalars(select(Job)):
