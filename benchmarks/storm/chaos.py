@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.db import now
 from app.jobs.states import HELD
 from app.models import Job
 from benchmarks.storm import procs
@@ -92,11 +93,16 @@ def _wake(stalled: list[tuple[float, Hand]]) -> None:
 
 
 def _supply(arena: Arena, fleet: Fleet, workers: int, chance: random.Random) -> None:
-    """Keep all workers but one at work: the free one takes what comes back."""
-    waiting_ = arena.ask(
-        lambda s: len(s.scalars(select(Job.id).where(Job.state == "queued")).all())
-    )
-    for _ in range(workers - 1 - waiting_ - len(busy(arena, fleet))):
+    """Keep all workers but one at work: the free one takes what comes back.
+
+    Jobs that wait for their back-off to end are no work: it grows to minutes with every kill.
+    """
+
+    def due(session: Session) -> list[str]:
+        waiting = select(Job.id).where(Job.state == "queued", Job.run_after <= now(session))
+        return list(session.scalars(waiting))
+
+    for _ in range(workers - 1 - len(arena.ask(due)) - len(busy(arena, fleet))):
         play = Play(chance.randint(8, 30), chance.uniform(0.01, 0.06), chance.randint(2, 6))
         arena.submit(play)
 
