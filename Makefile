@@ -5,17 +5,18 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve key test check format bench-digits bench-cost bench-transfer storm fuzz foundation catalog lock clean
+.PHONY: help demo serve key test check format bench-digits bench-audit bench-cost bench-intake bench-transfer bench-upload storm fuzz foundation catalog lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-$(READY): requirements/dev.txt pyproject.toml
+$(READY): requirements/dev.txt pyproject.toml tests/app/tus/package-lock.json
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "TDMR needs Python 3.11 or newer; say which with make PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/npm ci --prefix tests/app/tus --ignore-scripts --no-audit --no-fund --silent
 	@touch $(READY)
 
 demo: $(READY) ## Upload digits, distil a student over HTTP, use it with plain timm
@@ -50,12 +51,23 @@ bench-cost: $(READY) ## What an epoch and a job of each method cost (FAST=1: at 
 bench-transfer: $(READY) ## TDMR against seven other ways to train a student; hours, FAST=1: minutes
 	$(BIN)/python -m benchmarks.transfer $(ARGS)
 
+bench-audit: $(READY) ## What the audit finds of planted duplicates, leaks and mislabels (FAST=1)
+	$(BIN)/python -m benchmarks.audit
+
+bench-intake: $(READY) ## The check of an upload against a bare Pillow loop (FAST=1)
+	$(BIN)/python -m benchmarks.intake
+
 storm: $(READY) ## Kill workers and trainings at random, and judge what became of their jobs (KILLS=1000)
 	$(BIN)/python -m benchmarks.storm $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(REAL),--real $(REAL)) $(ARGS)
 
-fuzz: $(READY) ## The ledger's state machine, long (half an hour)
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/app/test_ledger_machine.py $(ARGS)
+bench-upload: $(READY) ## The server's memory under a large upload and download (GIGABYTES=20), and 200 cuts
+	$(BIN)/python -m benchmarks.uploads $(if $(GIGABYTES),--gigabytes $(GIGABYTES)) $(ARGS)
+
+fuzz: $(READY) ## Hostile uploads, 10,000 of them; the ledger's state machine, long; uploads cut 200 times (FAST=1)
+	$(BIN)/python -m benchmarks.corpus
+	$(if $(FAST),,HYPOTHESIS_PROFILE=long) $(BIN)/python -m pytest tests/app/test_ledger_machine.py \
+	  tests/app/test_uploads_cut.py $(ARGS)
 
 foundation: $(READY) ## Pre-train a bundled foundation again (FAMILY=transformer, cnn or hybrid)
 	$(BIN)/python scripts/pretrain_letters.py $(if $(FAMILY),--family $(FAMILY)) $(ARGS)
@@ -71,4 +83,4 @@ lock: $(READY) ## Resolve the locked requirements again
 	done
 
 clean: ## Remove what the other targets made, but for the service's own data in var/
-	rm -rf $(VENV) demo/out demo/report.json .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) tests/app/tus/node_modules demo/out demo/report.json .mypy_cache .ruff_cache .pytest_cache *.egg-info
