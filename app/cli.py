@@ -15,6 +15,7 @@ from app import logs, migrate
 from app import serve as serving
 from app.access import keys
 from app.access.scopes import ALL, Scope
+from app.datasets import resumable
 from app.datasets import service as datasets
 from app.db import Database
 from app.errors import NotFoundError
@@ -154,8 +155,10 @@ def _tidy(settings: Settings) -> None:
     """Remove what an earlier server left half-made when it was killed."""
     storage = LocalStorage(settings.storage_dir)
     storage.forget_staged(datasets.DAY)
-    with _database(settings) as database, database.read() as session:
-        datasets.forget_orphans(session, storage)
+    with _database(settings) as database:
+        resumable.forget(database, storage)
+        with database.read() as session:
+            datasets.forget_orphans(session, storage)
 
 
 def _greet(address: str, token: str | None) -> None:

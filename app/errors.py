@@ -38,6 +38,12 @@ class AppError(Exception):
         self.headers = {**self.always, **(headers or {})}
 
 
+class DamagedFileError(AppError):
+    """A stored file isn't what was stored."""
+
+    code, title = "damaged_file", "A stored file is damaged"
+
+
 class BadRequestError(AppError):
     """The request can't be read."""
 
@@ -93,6 +99,31 @@ class DatasetNotReadyError(ConflictError):
     code, title = "dataset_not_ready", "The dataset isn't ready"
 
 
+class NoOnnxError(ConflictError):
+    """A student without a published file for onnxruntime."""
+
+    code, title = "no_onnx", "The student has no ONNX file"
+
+
+class OffsetMismatchError(ConflictError):
+    """A part of an upload that doesn't begin where what has arrived ends."""
+
+    code, title = "offset_mismatch", "The upload goes on elsewhere"
+
+
+class GoneError(AppError):
+    """It was there, and isn't any more."""
+
+    status, code, title = 410, "gone", "It isn't there any more"
+
+
+class TusVersionError(AppError):
+    """The request speaks another version of the tus protocol, or none."""
+
+    status, code, title = 412, "tus_version", "This version of tus isn't spoken here"
+    always: ClassVar[dict[str, str]] = {"Tus-Version": "1.0.0"}
+
+
 class TooLargeError(AppError):
     """The body is over its cap."""
 
@@ -129,6 +160,12 @@ class NotAnArchiveError(InvalidError):
     code, title = "not_an_archive", "The body isn't a zip archive"
 
 
+class BadImagesError(InvalidError):
+    """Images to classify that can't be taken."""
+
+    code, title = "bad_images", "Some of the images can't be taken"
+
+
 class UnknownModelError(InvalidError):
     """The catalog has no such model for that role."""
 
@@ -141,11 +178,43 @@ class IdempotencyKeyReusedError(InvalidError):
     code, title = "idempotency_key_reused", "This Idempotency-Key belongs to another request"
 
 
+class LockedError(AppError):
+    """Another request is writing to it."""
+
+    status, code, title = 423, "locked", "Another request is writing to it"
+    always: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+
+class TooManyUploadsError(AppError):
+    """The caller has begun as many uploads as may be open at once."""
+
+    status, code, title = 429, "too_many_uploads", "Too many uploads are open"
+
+
+class ChecksumMismatchError(AppError):
+    """What arrived isn't what was sent; the status is tus's own."""
+
+    status, code, title = 460, "checksum_mismatch", "The checksum doesn't match"
+
+
 class UnavailableError(AppError):
     """Something that the service needs doesn't answer."""
 
     status, code, title = 503, "unavailable", "The service can't do this right now"
     always: ClassVar[dict[str, str]] = {"Retry-After": "5"}
+
+
+class BusyError(UnavailableError):
+    """As much is being done at once as may be."""
+
+    code, title = "busy", "Too much is asked for at once"
+    always: ClassVar[dict[str, str]] = {"Retry-After": "1"}
+
+
+class PredictionTimeoutError(UnavailableError):
+    """The images took longer than a prediction may."""
+
+    code, title = "prediction_timeout", "The prediction took too long"
 
 
 class DiskFullError(AppError):

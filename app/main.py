@@ -9,16 +9,29 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.api import catalog, datasets, docs, health, jobs, problems, students
+from app.api import (
+    catalog,
+    datasets,
+    docs,
+    health,
+    images,
+    jobs,
+    predictions,
+    problems,
+    resumable,
+    students,
+)
 from app.api.core import Core
 from app.api.guard import GuardedRoute
 from app.api.middleware import Envelope
+from app.api.pool import Pool
+from app.api.tus import Tus
 from app.db import Database
 from app.outbox import Relay
 from app.settings import Settings
 from app.storage import LocalStorage
 
-MODULES = (datasets, catalog, jobs, students, health, docs)
+MODULES = (datasets, images, resumable, catalog, jobs, students, predictions, health, docs)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -30,6 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         database=database,
         storage=LocalStorage(settings.storage_dir),
         relay=Relay(database, settings),
+        pool=Pool(settings),
     )
 
     @asynccontextmanager
@@ -56,6 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     _describe(app)
     problems.install(app)
     app.add_middleware(Envelope)
+    app.add_middleware(Tus)
     return app
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     String,
+    Text,
     UniqueConstraint,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -56,11 +57,33 @@ class Dataset(Base):
     upload_sha256: Mapped[str] = mapped_column(String(64))
     version: Mapped[str | None] = mapped_column(String(64))  # content hash; set when ready
     file_key: Mapped[str | None] = mapped_column(String(300))  # the canonical archive; when ready
+    gallery_key: Mapped[str | None] = mapped_column(String(300))  # app.datasets.gallery
     classes: Mapped[list[str] | None] = mapped_column(NullableJson)
     splits: Mapped[Json | None] = mapped_column(NullableJson)  # {split: {class: images}}
     findings: Mapped[list[Json]] = mapped_column(JSON)
+    audit: Mapped[Json | None] = mapped_column(NullableJson)  # tdmr.audit, by which job
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     settled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Upload(Base):
+    """A resumable upload: what is to come, what is durable already, and the dataset it became."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (
+        CheckConstraint("received_bytes BETWEEN 0 AND length_bytes", name="received_bytes"),
+        Index("ix_uploads_owner_expires_at", "owner", "expires_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(100))
+    name: Mapped[str] = mapped_column(String(200))  # of the dataset
+    user_metadata: Mapped[str | None] = mapped_column("metadata", Text)  # the header as it came
+    length_bytes: Mapped[int] = mapped_column(BigInteger)
+    received_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # None once it's finished
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"), index=True)
 
 
 class Job(Base):
@@ -158,6 +181,29 @@ class Outbox(Base):
     topic: Mapped[str] = mapped_column(String(100))
     subject_id: Mapped[str] = mapped_column(String(40))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Latency(Base):
+    """How fast single images pass through a model's ONNX file on a machine: measured once.
+
+    `owner` is None for a model of the catalog, of ten classes, that anybody may know of; a student
+    of somebody's own is theirs to know.
+    """
+
+    __tablename__ = "latencies"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # app.students.latencies.identity
+    owner: Mapped[str | None] = mapped_column(String(100))
+    machine: Mapped[str] = mapped_column(String(300))
+    device: Mapped[str] = mapped_column(String(40))
+    model: Mapped[str] = mapped_column(String(300), index=True)
+    input_size: Mapped[int]  # side in pixels
+    p50_ms: Mapped[float] = mapped_column(Double)
+    p95_ms: Mapped[float] = mapped_column(Double)
+    file_bytes: Mapped[int] = mapped_column(BigInteger)
+    params: Mapped[int] = mapped_column(BigInteger)
+    runtime: Mapped[str] = mapped_column(String(100))
+    measured_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Student(Base):

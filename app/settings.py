@@ -42,11 +42,28 @@ class Settings(BaseSettings):
     )
 
     max_upload_bytes: int = Field(20 * 2**30, ge=1)
+    max_open_uploads: int = Field(20, ge=1, description="Resumable uploads that an owner has open.")
+    upload_expire_seconds: float = Field(
+        86_400.0, gt=0, description="Since the last byte; then an unfinished upload is removed."
+    )
     max_body_bytes: int = Field(2**20, ge=1, description="Cap of a JSON body.")
     max_entries: int = Field(1_000_000, ge=1, description="Files in one archive.")
     max_unpacked_bytes: int = Field(50 * 2**30, ge=1)
     max_image_bytes: int = Field(64 * 2**20, ge=1)
     max_image_pixels: int = Field(100_000_000, ge=1)
+
+    max_sessions: int = Field(4, ge=1, description="Students kept loaded for predictions.")
+    session_threads: int = Field(1, ge=1, description="Of each of them.")
+    max_predictions: int = Field(2, ge=1, description="Requests whose images are worked on.")
+    max_waiting_predictions: int = Field(
+        32, ge=0, description="Further requests that send their images or wait for their turn."
+    )
+    prediction_wait_seconds: float = Field(5.0, gt=0, description="Longest wait for a turn.")
+    prediction_seconds: float = Field(30.0, gt=0, description="Longest work on one request.")
+    max_prediction_bytes: int = Field(32 * 2**20, ge=1, description="Of one request.")
+    max_prediction_images: int = Field(16, ge=1, description="In one request.")
+    max_prediction_image_bytes: int = Field(16 * 2**20, ge=1, description="Of one image.")
+    max_prediction_pixels: int = Field(25_000_000, ge=1, description="Of one image.")
 
     @field_validator("queues", mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -14,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from app.errors import DiskFullError
+from app.errors import DiskFullError, LockedError
 
 CHUNK = 1 << 20
+KEPT = "What had arrived before is kept."
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,52 @@ class Writer:
         return self._digest.hexdigest()
 
 
+class Part:
+    """A file that arrives in pieces. Whoever holds it is the only one who does.
+
+    What `write` raises for a full disk is DiskFullError; nothing of it is durable before `sync`.
+    """
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        self.bytes = os.fstat(handle).st_size
+
+    def write(self, chunk: bytes) -> None:
+        """Append `chunk`."""
+        rest = memoryview(chunk)
+        with _room(KEPT):
+            while rest:
+                written = os.pwrite(self._handle, rest, self.bytes)
+                self.bytes += written
+                rest = rest[written:]
+
+    def sync(self) -> None:
+        """Make everything written durable."""
+        with _room(KEPT):
+            os.fsync(self._handle)
+
+    def cut(self, size: int) -> None:
+        """Forget all behind the first `size` bytes."""
+        os.ftruncate(self._handle, size)
+        self.bytes = size
+
+    def read(self, start: int, count: int) -> bytes:
+        """At most `count` bytes from `start` on."""
+        return os.pread(self._handle, count, start)
+
+    def sha256(self) -> str:
+        """Of the whole, read again in constant memory."""
+        digest, place = hashlib.sha256(), 0
+        while chunk := self.read(place, CHUNK):
+            digest.update(chunk)
+            place += len(chunk)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Let others have it."""
+        os.close(self._handle)
+
+
 class LocalStorage:
     """Keys are POSIX paths made by the server, never a user's words."""
 
@@ -65,19 +113,40 @@ class LocalStorage:
         target = self.path(key)
         staged = self._staging / uuid.uuid4().hex
         try:
-            with staged.open("xb") as file:
+            with _room(), staged.open("xb") as file:
                 yield Writer(file)
                 file.flush()
                 os.fsync(file.fileno())
-            target.parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(target)
-            _sync_folders(target.parent, self.root)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFullError("The server's disk is full. Nothing was stored.") from error
-            raise
+            with _room():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                staged.replace(target)
+                _sync_folders(target.parent, self.root)
         finally:
             staged.unlink(missing_ok=True)
+
+    def begin(self, key: str) -> None:
+        """Make an empty part, durable."""
+        target = self.path(key)
+        with _room():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch(exist_ok=False)
+            _sync_folders(target.parent, self.root)
+
+    def part(self, key: str) -> Part:
+        """The part that was begun under `key`, for this caller alone until it's closed.
+
+        The lock is the open file's own: it ends with the process at the latest. Raises LockedError
+        while somebody else has it, and FileNotFoundError.
+        """
+        handle = os.open(self.path(key), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException as error:
+            os.close(handle)
+            if isinstance(error, BlockingIOError):
+                raise LockedError("Another request is sending to this upload.") from None
+            raise
+        return Part(handle)
 
     def put(self, key: str, source: Path) -> Stored:
         """Copy a local file in."""
@@ -120,6 +189,17 @@ class LocalStorage:
         for file in self._staging.iterdir():
             if file.stat().st_mtime <= latest:
                 file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _room(rest: str = "Nothing was stored.") -> Iterator[None]:
+    """Say that the disk is full where it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(f"The server's disk is full. {rest}") from error
+        raise
 
 
 def _sync_folders(folder: Path, root: Path) -> None:

@@ -29,8 +29,10 @@ import tdmr
 from benchmarks.machine import commit, machine, write_result
 from benchmarks.picture import draw
 from demo import digits, settings
+from tdmr.config import ExportOptions
 from tdmr.suite.statistics import Paired, paired
 
+NO_FORMATS = ExportOptions(formats=())
 METHODS = ("probe", "scratch", "kd", "tdmr")
 PICTURES = Path(__file__).parent.parent / "docs"
 HALVES = {"all": slice(None), "odd": slice(1, None, 2)}
@@ -47,7 +49,7 @@ def one(shots: int, seed: int, only: str) -> dict[str, Any]:
             foundation=settings.FOUNDATION,
             student=settings.STUDENT,
             out=root / "out",
-            options=settings.options(seed),
+            options=settings.options(seed).model_copy(update={"exports": NO_FORMATS}),
             device="cpu",
         ).metrics
     rows = {**metrics["baselines"], "tdmr": metrics}

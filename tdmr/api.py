@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
@@ -9,9 +10,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tdmr import bundle
 from tdmr.config import DEFAULT_BASELINES, Baseline, DistillOptions, JobSpec
@@ -23,6 +25,9 @@ from tdmr.errors import (
     room_for,
 )
 from tdmr.jobdir import ProgressLine, Reporter
+
+if TYPE_CHECKING:
+    from tdmr.distributed import World
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,11 @@ def distill(
     target = Path(out)
     if target.exists():
         raise OptionsError(f"{str(target)!r} exists already.", suggestion="Choose a new folder.")
-    chosen = options or DistillOptions()
     spec = JobSpec(
-        foundation=foundation, student=student, options=chosen, baselines=tuple(baselines)
+        foundation=foundation,
+        student=student,
+        options=options or DistillOptions(),
+        baselines=tuple(baselines),
     )
     run = load_recipe()
     where = run.pick_device(device)
@@ -92,30 +99,33 @@ def distill(
     if on_progress and world.main:
         reporter.listeners.append(on_progress)
     checkpoints = run.Checkpoints(Path(checkpoint) if checkpoint else None)
+    kept = Path(cache) if cache else target.parent / ".tdmr-cache"
+    shared = {"cache": kept, "device": where, "reporter": reporter, "checkpoints": checkpoints}
+    train = partial(run.run, spec, Path(data), **shared)
     with result_in(target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}", reporter) as staged:
-        with packaged(staged.with_name(f"{staged.name}.trained"), staged, reporter) as trained:
-            metrics = run.run(
-                spec,
-                Path(data),
-                trained,
-                cache=Path(cache) if cache else target.parent / ".tdmr-cache",
-                device=where,
-                reporter=reporter,
-                checkpoints=checkpoints,
-            )
-        with world.main_first():
-            _publish(staged, target, main=world.main)
-    if world.main:
-        checkpoints.clear()
-    return Distilled(target, metrics, world.main)
-
-
-def _publish(staged: Path, target: Path, *, main: bool) -> None:
-    """Let the bundle appear; of several processes' bundles, which are the same, the main one's."""
-    if main:
+        trained = staged.with_name(f"{staged.name}.trained")
+        if not world.main:
+            return _beside_the_first(train, trained, target, world)
+        metrics = packaged(train, trained, staged, data=Path(data), cache=kept, reporter=reporter)
         staged.rename(target)
-    else:
-        shutil.rmtree(staged)
+        world.barrier()
+    checkpoints.clear()
+    return Distilled(target, metrics)
+
+
+def _beside_the_first(
+    train: Callable[[Path], dict[str, Any]], trained: Path, target: Path, world: World
+) -> Distilled:
+    """What the other processes do: they have all trained the same student, and one packages it."""
+    try:
+        metrics = train(trained)
+    finally:
+        shutil.rmtree(trained, ignore_errors=True)
+    world.barrier()
+    published = target / bundle.METRICS
+    if published.exists():  # it does unless this is another host with another disk
+        metrics = json.loads(published.read_bytes())
+    return Distilled(target, metrics, reports=False)
 
 
 @contextmanager
@@ -145,13 +155,22 @@ def result_in(folder: Path, reporter: Reporter) -> Iterator[Path]:
                 raise
 
 
-@contextmanager
-def packaged(trained: Path, out: Path, reporter: Reporter) -> Iterator[Path]:
-    """Make the bundle `out` of what the block leaves in `trained`, which is gone afterwards."""
+def packaged(
+    train: Callable[[Path], dict[str, Any]],
+    trained: Path,
+    out: Path,
+    *,
+    data: Path,
+    cache: Path,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Make the bundle `out` of what `train` leaves in `trained`, which is gone afterwards."""
     try:
-        yield trained
+        train(trained)
         reporter.start("bundle")
-        bundle.package(trained, out, reporter.step)
+        return bundle.package(
+            trained, out, data=data, cache=cache, on_step=reporter.step, warn=reporter.warn
+        )
     finally:
         shutil.rmtree(trained, ignore_errors=True)
 

@@ -1,9 +1,17 @@
-"""The bundle: a student as a folder that plain timm loads, with this project absent.
+"""The bundle: a student as a folder that other tools use, with this project absent.
 
 config.json          timm's own: architecture, arguments, preprocessing
 model.safetensors    the weights
 classes.json         class names, in the order of the logits
 preprocessing.json   how an image becomes the model's input, in words any runtime can follow
+model.onnx           images in [0, 1] to logits and probabilities, batches of any size
+model.int8.onnx      the same in 8 bits, where that costs next to no accuracy
+model.pt2            the same as model.onnx, as a torch.export program
+exports.json         how each of these was verified and what it costs; or why it isn't there
+evaluation.json      figures on held-out images (`tdmr.evaluation.report`), with their pictures
+audit.json           what the foundation says of the dataset (`tdmr.audit`), unless unasked for
+predict_timm.py      classifies an image with timm
+predict_onnx.py      classifies an image with onnxruntime, where there is a file for it
 metrics.json         how good it is, against what, and what it cost
 README.md            the model card
 manifest.json        size and SHA-256 of every file above
@@ -13,45 +21,92 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tdmr import trained
-from tdmr.config import JobSpec
+from tdmr.card import model_card
 from tdmr.errors import TrainedResultError
+from tdmr.jobdir import AUDIT
+from tdmr.progress import Steps
 
 MEDIA_TYPES = {
+    ".csv": "text/csv",
     ".json": "application/json",
     ".md": "text/markdown",
+    ".onnx": "application/octet-stream",
+    ".pt2": "application/octet-stream",
+    ".py": "text/x-python",
     ".safetensors": "application/octet-stream",
+    ".svg": "image/svg+xml",
 }
+METRICS = "metrics.json"
+ASSETS = Path(__file__).parent / "assets"
+TIMM_SCRIPT, ONNX_SCRIPT = "predict_timm.py", "predict_onnx.py"
 
 
 def package(
-    folder: Path, out: Path, on_bytes: Callable[[int, int], None] = lambda done, total: None
+    folder: Path,
+    out: Path,
+    *,
+    data: Path,
+    cache: Path,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
     """Make the bundle `out` of what was trained, in `folder` (`tdmr.trained`); give its metrics.
 
-    `on_bytes(done, total)` is told how much of the weights is copied. Raises TrainedResultError
-    for files that are missing or damaged.
+    `data` is the dataset that it was trained on; its decoded images are kept in `cache`. `warn` is
+    told of every format that is refused. Loads torch.
+    Raises TrainedResultError for files that are missing or damaged, and for another dataset.
     """
     found = trained.read(folder)
-    student, metrics = found.student, found.metrics
     try:
-        card = model_card(found.spec, metrics)
+        model_card(found.spec, found.metrics)
     except (LookupError, TypeError, ValueError) as error:
         raise TrainedResultError("trained.json is damaged: its metrics aren't whole.") from error
+    from tdmr.examine import EXPORTS, Subject, examine, of_exports, steps_for
+    from tdmr.store import ArrayStore
+
+    student = found.student
+    steps = Steps(1 + steps_for(found), on_step)
+    steps.begin()
     out.mkdir(parents=True, exist_ok=True)
-    trained.copy_weights(folder, student, out / trained.WEIGHTS, on_bytes)
+    trained.copy_weights(folder, student, out / trained.WEIGHTS, steps.part)
     write_json(out / "config.json", student.timm)
     write_json(out / "classes.json", student.classes)
-    write_json(out / "preprocessing.json", student.preprocessing)
-    write_json(out / "metrics.json", metrics)
-    (out / "README.md").write_text(card, encoding="utf-8")
+    subject = Subject(found, out, data, ArrayStore(cache), steps, warn)
+    metrics = {**found.metrics, **examine(subject)}
+    write_json(out / EXPORTS, metrics["exports"])
+    how = {
+        **student.preprocessing,
+        "exports": {"steps": of_exports(student.preprocessing)["steps"]},
+    }
+    write_json(out / "preprocessing.json", how)
+    write_json(out / METRICS, metrics)
+    (out / "README.md").write_text(model_card(found.spec, metrics), encoding="utf-8")
+    if (folder / AUDIT).exists():
+        shutil.copyfile(folder / AUDIT, out / AUDIT)
+    _add_scripts(out, metrics["exports"]["formats"])
     files = [describe(path) for path in sorted(out.iterdir()) if path.name != "manifest.json"]
     write_json(out / "manifest.json", {"files": files})
+    steps.end()
     return metrics
+
+
+def _add_scripts(out: Path, formats: dict[str, Any]) -> None:
+    """The script for timm, and that for onnxruntime if there is a file for it."""
+    scripts = {TIMM_SCRIPT: (ASSETS / TIMM_SCRIPT).read_text(encoding="utf-8")}
+    published = [
+        formats[k]["file"] for k in ("onnx", "int8") if formats.get(k, {}).get("published")
+    ]
+    if published:
+        script = (ASSETS / ONNX_SCRIPT).read_text(encoding="utf-8")
+        scripts[ONNX_SCRIPT] = script.replace('"model.onnx"', f'"{published[0]}"')
+    for name, text in scripts.items():
+        (out / name).write_text(text, encoding="utf-8")
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -69,70 +124,3 @@ def describe(path: Path) -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Readable, stable JSON."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def model_card(spec: JobSpec, metrics: dict[str, Any]) -> str:
-    """What the student is, how good, made from what, and where not to trust it."""
-    dataset, student, foundation = (metrics[k] for k in ("dataset", "student", "foundation"))
-    rows = [_row("TDMR student", metrics), *(_row(k, v) for k, v in metrics["baselines"].items())]
-    return f"""---
-library_name: timm
-tags: [image-classification, timm, distillation]
----
-# {student["architecture"]} for {len(dataset["classes"])} classes
-{_warning(metrics.get("partial"))}
-Distilled from the frozen foundation model `{foundation["name"]}` by task-driven model
-reprogramming (a reading of TDMR, arXiv 2304.02263): a proxy space is fitted on the foundation's
-features of the target images, and the student is taught from it, progressively.
-
-| model | held-out accuracy | 95 % interval |
-|---|---|---|
-{chr(10).join(rows)}
-
-- Classes: {", ".join(dataset["classes"][:50])}{" …" if len(dataset["classes"]) > 50 else ""}
-- Data: {dataset["train_images"]} training and {metrics["images"]} held-out images, version
-  `{dataset["version"]}`
-- Student: {student["params"]:,} parameters, {student["bytes"]:,} bytes, input
-  {student["input_size"]} x {student["input_size"]} pixels
-- Foundation: `{foundation["name"]}`, {foundation["params"]:,} parameters; its licence is
-  {foundation["licence"] or "not stated"}, and may bind what is distilled from it
-- Seed: {spec.options.seed}
-
-```python
-import json
-import timm, torch
-from PIL import Image
-
-folder = "."  # where this file lies
-model = timm.create_model(f"local-dir:{{folder}}", pretrained=True).eval()
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-classes = json.load(open(f"{{folder}}/classes.json"))
-with torch.inference_mode():
-    logits = model(transform(Image.open("image.png").convert("RGB")).unsqueeze(0))
-print(classes[logits.argmax().item()])
-```
-
-## Limits
-Accuracy was measured once, on the held-out images of the same upload; other cameras, other light
-or other classes will do worse. Probabilities are not calibrated.
-"""
-
-
-def _warning(partial: dict[str, Any] | None) -> str:
-    """What must be known first of a student whose training was stopped early."""
-    if partial is None:
-        return ""
-    step, steps, stage = partial["step"], partial["steps"], partial["stage"]
-    where = f"at step {step:,} of {steps:,} of stage `{stage}`"
-    if step == steps:
-        where = f"after the last step, {steps:,}, of stage `{stage}`"
-    missing = f" Not measured: {', '.join(partial['missing'])}." if partial["missing"] else ""
-    return f"""
-**Training was stopped early, {where}.** These are the averaged weights of that
-moment.{missing}
-"""
-
-
-def _row(name: str, figures: dict[str, Any]) -> str:
-    low, high = figures["interval"]
-    return f"| {name} | {figures['accuracy']:.3f} | {low:.3f} to {high:.3f} |"

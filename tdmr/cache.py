@@ -7,7 +7,7 @@ its views before it is trusted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tdmr import views as view_module
 from tdmr.data.pixels import Pixels
+from tdmr.feed import clean_batches
 from tdmr.models import Foundation
 from tdmr.store import ArrayStore
 from tdmr.views import Views
@@ -136,3 +137,43 @@ class ViewCache:
         live = self._compute(pairs).cpu().numpy()
         scale = max(float(np.abs(live).max()), 1e-6)
         return bool(np.abs(live - flat[pairs].astype(np.float32)).max() <= TOLERANCE * scale)
+
+
+def plain_features(
+    store: ArrayStore,
+    foundation: Foundation,
+    pixels: Pixels,
+    images: Sequence[str],
+    on_images: Callable[[int, int], None] = lambda done, total: None,
+) -> npt.NDArray[np.float16]:
+    """Pooled features of images as they are, `images` being their SHA-256: (N, sum of widths).
+
+    Stored like those of views, and reused. `on_images(done, total)` is told of every batch that
+    the foundation had to see.
+    """
+    device: torch.device = next(foundation.model.parameters()).device
+    named = {
+        "what": "features",
+        "of": "images as they are",
+        "images": list(images),
+        "foundation": foundation.fingerprint(),
+        "taps": foundation.tap_indices,
+        "widths": foundation.widths,
+        "size": foundation.size,
+        "dtype": np.dtype(DTYPE).name,
+        "device": device.type,
+        "versions": {"torch": torch.__version__, "timm": timm.__version__},
+    }
+    found = store.find(named)
+    if found is not None:
+        return found
+
+    def fill(array: npt.NDArray[np.float16]) -> None:
+        done = 0
+        for batch in clean_batches(pixels, BATCH, device):
+            features = torch.cat(foundation.features(batch), dim=1)
+            array[done : done + len(batch)] = features.cpu().numpy()
+            done += len(batch)
+            on_images(done, len(pixels))
+
+    return store.make(named, (len(pixels), sum(foundation.widths)), DTYPE, fill)

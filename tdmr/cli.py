@@ -31,7 +31,7 @@ CHECKPOINT_HELP = "Folder to go on from after an interruption."
 FOUNDATION_HELP = "timm name, bundled letters_*, local-dir:FOLDER, safetensors:ARCHITECTURE@FILE."
 JOB_DIR_HELP = "What a worker has filled (see tdmr.jobdir)."
 DEVICE_HELP = "auto, cpu or cuda:N."
-CACHE_HELP = "Where features are kept; JOB_DIR/cache unless given."
+CACHE_HELP = "Where features and decoded images are kept; JOB_DIR/cache unless given."
 NO_PACKAGE_HELP = "Leave what was trained in out/, for `package`."
 BASELINE_HELP = f"{', '.join(config.BASELINES)}; repeat."
 
@@ -182,12 +182,16 @@ def run(
 
 
 @app.command(hidden=True)
-def package(job_dir: Annotated[Path, typer.Argument(help=JOB_DIR_HELP)]) -> None:
-    """Make the bundle, in out/, of what `run --no-package` left and now is in data/.
+def package(
+    job_dir: Annotated[Path, typer.Argument(help=JOB_DIR_HELP)],
+    cache: Annotated[Path | None, typer.Option(help=CACHE_HELP)] = None,
+) -> None:
+    """Make the bundle, in out/, of what `run --no-package` left and now is in trained/.
 
-    JOB_DIR needs nothing else: neither config.json nor dataset, models or torch.
+    JOB_DIR needs the dataset beside it, in data/, and neither config.json nor the foundation.
     """
-    raise typer.Exit(process.package_job(job_dir, stopping=_stoppable()))
+    status = process.package_job(job_dir, cache=cache or job_dir / "cache", stopping=_stoppable())
+    raise typer.Exit(status)
 
 
 @app.command(hidden=True)
@@ -209,6 +213,28 @@ def rescue(
         stopping=_stoppable(),
     )
     raise typer.Exit(status)
+
+
+@app.command(hidden=True)
+def latency(
+    model: Annotated[str, typer.Argument(help="A student of the catalog.")],
+    size: Annotated[int, typer.Option(min=1, help="Side of its images in pixels.")],
+    runs: Annotated[int, typer.Option(min=20, help="Single images to time.")] = 200,
+) -> None:
+    """Measure a student of that architecture, untrained, as ONNX on the CPU; print it as JSON."""
+    from tdmr import lifeline
+
+    lifeline.hold()
+    try:
+        catalog.require(model, "student")
+        api.load_recipe()
+        from tdmr.export import latency as measuring
+
+        found = measuring.measure(model, size, runs)
+    except TdmrError as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+    typer.echo(json.dumps(found))
 
 
 def _stoppable() -> Callable[[], bool]:

@@ -20,11 +20,14 @@ from typing import Any
 
 import httpx
 
+from tdmr import resumable
 from tdmr.config import DistillOptions
+from tdmr.resumable import Progress
 
 Json = dict[str, Any]
 ENDED = ("succeeded", "failed", "cancelled")
 CHUNK = 1 << 20
+RESUMABLE_FROM = 64 << 20  # smaller files are sent again faster than they are gone on with
 
 
 class ApiError(Exception):
@@ -64,24 +67,55 @@ class Client:
         """Give the connections back."""
         self._http.close()
 
-    def upload_dataset(self, archive: Path, name: str | None = None) -> Json:
-        """Send a zip of class folders, streamed from disk; the dataset, still `processing`."""
+    def upload_dataset(
+        self,
+        archive: Path,
+        name: str | None = None,
+        *,
+        on_progress: Progress | None = None,
+        resumable_from: int = RESUMABLE_FROM,
+        patience: float = 300.0,
+    ) -> Json:
+        """Send an archive of class folders, streamed from disk; the dataset, still `processing`.
+
+        From `resumable_from` bytes on it goes in pieces, and goes on where it was after trouble
+        that is over within `patience` seconds. `on_progress` is told how many bytes have arrived,
+        and of how many. Raises ValueError when the server has stored something else.
+        """
+        total = archive.stat().st_size
+        if total >= resumable_from:
+            answer = resumable.send(
+                self._http, archive, name or archive.stem, on_progress, patience=patience
+            )
+            if answer.is_error:
+                raise _error(answer)
+            found = self._call("GET", answer.headers[resumable.DATASET])
+            if found["upload_sha256"] != _sha256(archive):
+                raise ValueError(f"{archive} arrived with another SHA-256 than it has here")
+            return found
         with archive.open("rb") as file:
-            return self._call(
+            found = self._call(
                 "POST",
                 "/v1/datasets",
                 params={"name": name or archive.stem},
                 content=_chunks(file),
                 headers={
-                    "Content-Type": "application/zip",
-                    "Content-Length": str(archive.stat().st_size),
+                    "Content-Type": "application/octet-stream",  # its bytes say what it is
+                    "Content-Length": str(total),
                     "Idempotency-Key": uuid.uuid4().hex,
                 },
             )
+        if on_progress is not None:
+            on_progress(total, total)
+        return found
 
     def dataset(self, dataset_id: str) -> Json:
         """A dataset: status, classes, splits and findings."""
         return self._call("GET", f"/v1/datasets/{dataset_id}")
+
+    def report(self, dataset_id: str) -> Json:
+        """Every finding of a dataset's check, and the newest audit of its images, or None."""
+        return self._call("GET", f"/v1/datasets/{dataset_id}/report")
 
     def wait_for_dataset(self, dataset_id: str, every: float = 0.3) -> Json:
         """Poll until the dataset is `ready` or `invalid`."""
@@ -94,6 +128,13 @@ class Client:
         answer = self._call("GET", "/v1/models", params={"role": role} if role else {})
         rows: list[Json] = answer["data"]
         return rows
+
+    def recommend(self, **limits: float | str) -> Json:
+        """Students of the catalog by measured latency, and how each stands to the limits.
+
+        `limits` are `max_params`, `max_latency_ms` and `max_file_bytes`; `machine` says where.
+        """
+        return self._call("GET", "/v1/models/recommendations", params=limits)
 
     def submit(
         self,
@@ -166,6 +207,13 @@ class Client:
         """A student: accuracy, baselines, metrics and files."""
         return self._call("GET", f"/v1/students/{student_id}")
 
+    def predict(self, student_id: str, images: Iterable[Path], top: int = 5) -> list[Json]:
+        """What images show: for each its `classes`, by calibrated probability."""
+        files = [("image", (path.name, path.read_bytes())) for path in images]
+        url = f"/v1/students/{student_id}/predict"
+        found: list[Json] = self._call("POST", url, params={"top": top}, files=files)["predictions"]
+        return found
+
     def download(self, student_id: str, folder: Path) -> Path:
         """Fetch every file of a student into a new folder, each checked against its SHA-256.
 
@@ -207,6 +255,11 @@ class Client:
 def _chunks(file: Any) -> Iterator[bytes]:
     while chunk := file.read(CHUNK):
         yield chunk
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _error(response: httpx.Response) -> ApiError:

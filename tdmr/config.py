@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Baseline = Literal["scratch", "probe", "kd", "kd_online", "fitnet", "simkd", "aft", "rd"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 DEFAULT_BASELINES: tuple[Baseline, ...] = ("scratch", "probe", "kd")
+Format = Literal["onnx", "int8", "torch_export"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 Direction = Literal["forward", "flat", "reversed"]
 Unit = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
@@ -138,6 +140,41 @@ class TrainingOptions(Options):
     compile: bool = Field(False, description="Compile the student (worth it for long trainings).")
 
 
+class ExportOptions(Options):
+    """In which formats a student is published, and how far each may be from the student itself.
+
+    A format that is further away is refused with its numbers, and the others are published.
+    """
+
+    formats: tuple[Format, ...] = Field(
+        FORMATS, description="Beside the timm folder, which is always there."
+    )
+    min_agreement: Unit = Field(
+        0.999, description="Share of held-out images that must be classified as by the student."
+    )
+    max_logit_difference: float = Field(
+        1e-3, ge=0, le=1000, description="Largest difference of any logit on a held-out image."
+    )
+    int8_max_drop: Unit = Field(
+        0.01, description="Most that INT8 may cost of the held-out accuracy."
+    )
+    int8_min_agreement: Unit = Field(
+        0.9, description="Of INT8, instead of min_agreement; its logits may differ."
+    )
+    calibration_images: int = Field(
+        200, ge=1, le=10_000, description="Most training images that INT8 is calibrated on."
+    )
+    latency_runs: int = Field(
+        100, ge=20, le=10_000, description="Timed runs per format, fewer if it is slow."
+    )
+
+    @model_validator(mode="after")
+    def _formats_are_distinct(self) -> ExportOptions:
+        if len(set(self.formats)) != len(self.formats):
+            raise ValueError("formats must not repeat")
+        return self
+
+
 class DistillOptions(Options):
     """Every option of a distillation. The defaults are meant to work."""
 
@@ -158,6 +195,10 @@ class DistillOptions(Options):
     reprogram: ReprogramOptions = ReprogramOptions()
     distil: DistilOptions = DistilOptions()
     training: TrainingOptions = TrainingOptions()
+    exports: ExportOptions = ExportOptions()
+    audit: bool = Field(
+        True, description="Look for near-duplicates, leaks and mislabels with the foundation."
+    )
 
 
 class JobSpec(Options):

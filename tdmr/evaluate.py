@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tdmr.data.pixels import Pixels
+from tdmr.evaluation.figures import wilson
 from tdmr.feed import clean_batches
 
 
@@ -29,15 +29,6 @@ class Accuracy:
             "interval": [round(self.low, 6), round(self.high, 6)],
             "images": self.count,
         }
-
-
-def wilson(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """The Wilson score interval of a proportion (Wilson, JASA 1927); 95 % by default."""
-    p = right / count
-    centre = p + z * z / (2 * count)
-    spread = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return (centre - spread) / scale, (centre + spread) / scale
 
 
 @torch.no_grad()

@@ -1,12 +1,12 @@
 """JOB_DIR: the whole hand-over between a worker and the process that trains.
 
 config.json     in    the job (`tdmr.config.JobSpec` for a distillation); `package` needs none
-data/           in    the dataset; for `package`, what was trained (`tdmr.trained`)
+data/           in    the dataset
 progress.jsonl  back  one `ProgressLine` per line, appended and flushed
 log.txt         back  what the process printed
 out/            back  the result; complete if and only if the last line says `done`
 checkpoint/     own   what a process started on the same JOB_DIR goes on from
-trained/        own   what was trained, until it is packaged
+trained/        own   what was trained (`tdmr.trained`), until it is packaged; for `package`: in
 
     python -m tdmr run JOB_DIR      train, and package: out/ is the bundle (`tdmr.bundle`).
                                     With --no-package, out/ is what was trained.
@@ -35,6 +35,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tdmr import failpoint
 from tdmr.errors import Failure, Stopped, is_disk_full
 
+AUDIT = "audit.json"  # in out/: what the foundation says of the dataset (`tdmr.audit`)
 STOPPED_STATUS = 75  # EX_TEMPFAIL of sysexits.h
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints, unless said otherwise
 PASSING = ("progress", "checkpoint")  # events that another of their kind makes up for

@@ -67,7 +67,7 @@ class Foundation:
         For learning an input side only; the model itself stays frozen. The images count.
         """
         self.forwards += len(images)
-        x = (_as_channels(images, self._mean.shape[1]) - self._mean) / self._std
+        x = (as_channels(images, self._mean.shape[1]) - self._mean) / self._std
         kwargs = {"return_prefix_tokens": True} if self._class_token else {}
         maps = self.model.forward_intermediates(
             x, indices=self.tap_indices, intermediates_only=True, **kwargs
@@ -135,7 +135,7 @@ class Student(nn.Module):
 
     def forward(self, images: Tensor) -> StudentOutput:
         """Classify images (n, 3, size, size) in [0, 1]."""
-        x = (_as_channels(images, self.channels) - self.mean) / self.std
+        x = (as_channels(images, self.channels) - self.mean) / self.std
         final, maps = self.model.forward_intermediates(x, indices=self.tap_indices)
         return StudentOutput(self.model.forward_head(final), [_pool(m) for m in maps])
 
@@ -302,7 +302,7 @@ def _check_size(
         ) from error
 
 
-def _as_channels(images: Tensor, channels: int) -> Tensor:
+def as_channels(images: Tensor, channels: int) -> Tensor:
     """RGB (n, 3, h, w) as it is, or in grey for a model of one channel: (n, channels, h, w)."""
     if channels == 3:
         return images

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from tdmr import bundle
+from tdmr import bundle, trained
 from tdmr.api import load_recipe, packaged, result_in
 from tdmr.config import JobSpec
 from tdmr.errors import Failure, Stopped, TdmrError
 from tdmr.jobdir import CHECKPOINT_SECONDS, STOPPED_STATUS, JobDir, ProgressLine, Reporter
 
 Stopping = Callable[[], bool]
-UNSAVED = ("prepare", "cache", "rescue", "package")  # stages that a stop begins again
+UNSAVED = ("prepare", "cache", "rescue", "package", "bundle")  # stages that a stop begins again
 
 
 def never() -> bool:
@@ -53,28 +55,37 @@ def run_job(
             stopping=stopping,
             on_saved=reporter.checkpoint,
         )
-        with work.trained(package) as trained:
-            metrics = run.run(
-                spec,
-                job.data,
-                trained,
-                cache=cache,
-                device=run.pick_device(device),
-                reporter=reporter,
-                checkpoints=checkpoints,
-            )
-        reporter.done(metrics)
+        train = partial(
+            run.run,
+            spec,
+            job.data,
+            cache=cache,
+            device=run.pick_device(device),
+            reporter=reporter,
+            checkpoints=checkpoints,
+        )
+        reporter.done(work.result(train, cache, package=package))
     if work.status == 0:
         checkpoints.clear()
     return work.status
 
 
-def package_job(path: Path, *, stopping: Stopping = never) -> int:
-    """Make a bundle of what was trained, which is in data/."""
-    with _working(path, "package", stopping) as work:
-        work.reporter.start("package")
-        metrics = bundle.package(work.job.data, work.job.out, work.reporter.step)
-        work.reporter.done(metrics)
+def package_job(path: Path, *, cache: Path, stopping: Stopping = never) -> int:
+    """Make a bundle of what was trained, which is in trained/, and of its dataset, in data/."""
+    with _working(path, "package", stopping, keep_trained=True) as work:
+        job, reporter = work.job, work.reporter
+        reporter.start("package")
+        load_recipe().use_threads(trained.read(job.trained).spec)
+        reporter.done(
+            bundle.package(
+                job.trained,
+                job.out,
+                data=job.data,
+                cache=cache,
+                on_step=reporter.step,
+                warn=reporter.warn,
+            )
+        )
     return work.status
 
 
@@ -89,17 +100,16 @@ def rescue_job(
         from tdmr import rescue
 
         reporter.stages = rescue.stages(package=package)
-        with work.trained(package) as trained:
-            metrics = rescue.rescue(
-                spec,
-                job.data,
-                trained,
-                cache=cache,
-                device=run.pick_device(device),
-                reporter=reporter,
-                checkpoints=run.Checkpoints(job.checkpoint),
-            )
-        reporter.done(metrics)
+        take = partial(
+            rescue.rescue,
+            spec,
+            job.data,
+            cache=cache,
+            device=run.pick_device(device),
+            reporter=reporter,
+            checkpoints=run.Checkpoints(job.checkpoint),
+        )
+        reporter.done(work.result(take, cache, package=package))
     return work.status
 
 
@@ -109,21 +119,29 @@ class _Work:
     reporter: Reporter
     status: int = 0
 
-    def trained(self, package: bool) -> AbstractContextManager[Path]:
-        """Where a block is to leave what it trains: packaged afterwards, or as it is in out/."""
-        if package:
-            return packaged(self.job.trained, self.job.out, self.reporter)
-        return nullcontext(self.job.out)
+    def result(
+        self, train: Callable[[Path], dict[str, Any]], cache: Path, *, package: bool
+    ) -> dict[str, Any]:
+        """Leave in out/ what `train` leaves in the folder it is given, packaged or as it is."""
+        job = self.job
+        if not package:
+            return train(job.out)
+        return packaged(
+            train, job.trained, job.out, data=job.data, cache=cache, reporter=self.reporter
+        )
 
 
 @contextmanager
-def _working(path: Path, first: str, stopping: Stopping) -> Iterator[_Work]:
+def _working(
+    path: Path, first: str, stopping: Stopping, *, keep_trained: bool = False
+) -> Iterator[_Work]:
     """A block's work in JOB_DIR `path`; how it ended is told in progress.jsonl and in `status`."""
     job = JobDir(path)
     work = _Work(job, Reporter(job, [first]))
     work.reporter.listeners.append(lambda line: _stop_between(line, stopping))
     try:
-        for folder in (job.out, job.trained):  # what an earlier process didn't finish
+        # What an earlier process didn't finish.
+        for folder in (job.out,) if keep_trained else (job.out, job.trained):
             shutil.rmtree(folder, ignore_errors=True)
         with result_in(job.out, work.reporter):
             yield work

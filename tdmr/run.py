@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 
-from tdmr import checkpoint, distributed, evaluate
+from tdmr import audit, bundle, checkpoint, distributed, evaluate
 from tdmr import trained as trained_result
 from tdmr.checkpoint import Checkpoints
 from tdmr.config import JobSpec
+from tdmr.distributed import World
 from tdmr.errors import OptionsError
-from tdmr.jobdir import Reporter
+from tdmr.jobdir import AUDIT, Reporter
 from tdmr.methods import OURS, evaluate_probe, train_method
 from tdmr.models import Student, size_warning
 from tdmr.reprogram import Teacher
@@ -59,7 +60,7 @@ def run(
 
     reporter.start("prepare")
     with clock("prepare"):
-        task, _ = prepare(spec, data, store, device, reporter)
+        task, index = prepare(spec, data, store, device, reporter)
         costs = functools.partial(spent, clock, task, checkpoints)
         if checkpoints.folder is not None:
             checkpoints.owner, checkpoints.spent = owner(task), costs
@@ -85,7 +86,12 @@ def run(
     results = {name: method.evaluate(task) for name, method in trained.items()}
     if "probe" in spec.baselines:
         results["probe"] = evaluate_probe(task, teacher)
-    metrics = conclude(out, task, trained[OURS].student, teacher, results, costs())
+    audited = None
+    if spec.options.audit:
+        with World.current().main_first():
+            audited = audit.look(task, index, store)
+    student = trained[OURS].student
+    metrics = conclude(out, task, student, teacher, results, costs(), audited=audited)
     reporter.step(1, 1)
     return metrics
 
@@ -98,10 +104,12 @@ def conclude(
     results: dict[str, evaluate.Accuracy],
     costs: dict[str, Any],
     partial: dict[str, Any] | None = None,
+    audited: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `out` (`tdmr.trained`); give the metrics that it holds.
 
-    `costs` are what `spent` gives; `partial` says what of a whole run is missing.
+    `costs` are what `spent` gives; `partial` says what of a whole run is missing; `audited` is what
+    `tdmr.audit` found.
     """
     exported = trained_result.export(student, out, task.classes)
     metrics = {
@@ -114,7 +122,10 @@ def conclude(
         },
         **compare(results, costs["seconds"]),
         "partial": partial,
+        "audit": audited and audited["counts"],
     }
+    if audited is not None:
+        bundle.write_json(out / AUDIT, audited)
     trained_result.complete(out, exported, task.spec, metrics)
     return metrics
 
@@ -135,17 +146,25 @@ def set_up(device: torch.device, spec: JobSpec) -> None:
         torch.backends.cudnn.allow_tf32 = not exact
         # A kernel for every tensor that is about to be written anyway.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    elif "OMP_NUM_THREADS" not in os.environ:
-        options = spec.options
-        side = options.image_size or DEFAULT_SIDE
-        small = options.training.batch_size * side**2 < ONE_THREAD_PIXELS
-        torch.set_num_threads(1 if small else os.cpu_count() or 1)
+    else:
+        use_threads(spec)
+
+
+def use_threads(spec: JobSpec) -> None:
+    """Use as many threads on the CPU as the job's batches gain from, unless the user has said."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    side = spec.options.image_size or DEFAULT_SIDE
+    small = spec.options.training.batch_size * side**2 < ONE_THREAD_PIXELS
+    torch.set_num_threads(1 if small else os.cpu_count() or 1)
 
 
 def owner(task: Task) -> str:
     """What a checkpoint belongs to: the job, its images and the foundation's weights."""
     # Of the input side too: it is a function of these.
-    parts = (task.spec.model_dump_json(), task.identity, task.foundation.weights_hash())
+    # What is said of the dataset, and in which formats the student is handed over, trains nothing.
+    spec = task.spec.model_dump_json(exclude={"options": {"audit", "exports"}})
+    parts = (spec, task.identity, task.foundation.weights_hash())
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -1,9 +1,9 @@
-"""What a training leaves: a folder that a bundle is made from, without dataset or foundation.
+"""What a training leaves: a folder that a bundle is made from, without training or foundation.
 
 model.safetensors    the student's weights, as the bundle has them
 trained.json         a `Trained`: whatever else the bundle needs
 
-Loading this module loads no torch: packaging needs none.
+Loading this module loads no torch.
 """
 
 from __future__ import annotations

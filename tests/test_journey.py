@@ -16,13 +16,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import timm
 import torch
 
 from app.settings import Settings
 from tdmr.client import ApiError, Client
-from tdmr.config import BASELINES, DistillOptions, ReprogramOptions, TrainingOptions, ViewOptions
+from tdmr.config import (
+    BASELINES,
+    DistillOptions,
+    ExportOptions,
+    ReprogramOptions,
+    TrainingOptions,
+    ViewOptions,
+)
 from tests.shapes import draw, draw_dataset, zip_folder
 from tests.support import end, wait_until
 from tests.worker.scenes import celery_worker
@@ -80,8 +88,11 @@ def walk(client: Client, archive: Path, folder: Path) -> None:
     student = client.student(job["student_id"])
     assert set(student["baselines"]) == set(BASELINES)
     assert all(row["images"] == 9 for row in student["baselines"].values())
-    # The cache, kd_online's 10 batches of 8, and the probe's held-out images.
-    assert student["metrics"]["foundation"]["forwards"] == 12 * 2 + 10 * 8 + 9
+    # The cache, kd_online's 10 batches of 8, the probe's held-out images, and the audit's.
+    assert student["metrics"]["foundation"]["forwards"] == 12 * 2 + 10 * 8 + 9 + (12 + 9)
+    audit = client.report(dataset["id"])["audit"]
+    assert (audit["job_id"], audit["foundation"]) == (job["id"], "letters_vit")
+    assert audit["counts"] == student["metrics"]["audit"]
     bundle = client.download(student["id"], folder)
     model = timm.create_model(f"local-dir:{bundle}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
@@ -89,6 +100,21 @@ def walk(client: Client, archive: Path, folder: Path) -> None:
         logits = model(transform(draw("cross", 99)).unsqueeze(0))
     assert logits.shape == (1, 3)
     assert json.loads((bundle / "classes.json").read_text()) == ["circle", "cross", "square"]
+    assert student["metrics"]["evaluation"]["images"] == 9
+    formats = student["metrics"]["exports"]["formats"]
+    assert list(formats) == ["onnx", "int8", "torch_export"]
+    assert formats["onnx"]["published"] is formats["torch_export"]["published"] is True
+    session = onnxruntime.InferenceSession(bundle / "model.onnx")
+    assert session.get_inputs()[0].shape == ["batch", 3, 32, 32]
+
+    picture = folder.with_suffix(".png")
+    draw("cross", 99).save(picture)
+    (found,) = client.predict(student["id"], [picture])
+    command = [sys.executable, "-I", "-W", "ignore", bundle / "predict_onnx.py", picture]
+    printed = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    chances = {row["name"]: row["probability"] for row in found["classes"]}
+    assert chances == pytest.approx(printed, abs=2e-6)
+    assert len(client.recommend()["machines"]) == 1  # the packaged student's
 
 
 def test_embedded(tmp_path: Path, archive: Path) -> None:
@@ -125,7 +151,8 @@ def weights(client: Client, job: dict[str, Any]) -> str:
 def test_what_is_stopped_is_not_lost(tmp_path: Path, archive: Path) -> None:
     """Paused and resumed: the same student to the bit. Cancelled: the student so far."""
     training = TrainingOptions(steps=400, batch_size=8)
-    longer = TINY.model_copy(update={"training": training})
+    changes = {"training": training, "exports": ExportOptions(formats=())}
+    longer = TINY.model_copy(update=changes)
     order: dict[str, Any] = {"baselines": ["scratch"]}
     with serving(tmp_path) as ready, Client(ready["address"], ready["key"]) as client:
         dataset = client.wait_for_dataset(client.upload_dataset(archive)["id"])["id"]

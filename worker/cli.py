@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from app import logs
+from app.db import Database
 from app.settings import Settings
-from tdmr import lifeline
+from tdmr import catalog, lifeline
+from worker import measure as measuring
 from worker.kinds import KINDS
 from worker.launch import Child
 from worker.pipeline import Launch
@@ -19,8 +21,9 @@ from worker.station import Station
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@cli.command()
+@cli.callback(invoke_without_command=True)
 def main(
+    context: typer.Context,
     device: Annotated[str, typer.Option(help="Where jobs train: auto, cpu or cuda:N.")] = "auto",
     queue: Annotated[
         list[str] | None, typer.Option(help="Only jobs of this queue; repeat.")
@@ -32,6 +35,8 @@ def main(
     ] = False,
 ) -> None:
     """Run jobs on one device: one at a time, each in a process of its own."""
+    if context.invoked_subcommand is not None:
+        return
     settings = Settings()
     if celery and settings.broker_url is None:
         raise typer.BadParameter("--celery needs TDMR_BROKER_URL")
@@ -42,6 +47,32 @@ def main(
         if name not in settings.queues:
             raise typer.BadParameter(f"TDMR_QUEUES has {list(settings.queues)}, not {name!r}")
     serve(settings, device=device, queues=queue, kinds=kind, once=once, celery=celery)
+
+
+@cli.command()
+def measure(
+    models: Annotated[
+        list[str] | None, typer.Option(help="Only this student of the catalog; repeat.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, the only one so far.")] = "cpu",
+    runs: Annotated[int, typer.Option(min=20, help="Single images to time of each.")] = 200,
+    again: Annotated[
+        bool, typer.Option("--again", help="Those, too, that were measured here before.")
+    ] = False,
+) -> None:
+    """Measure how fast the catalog's students are on this machine, for recommendations."""
+    entries = {entry.name: entry for entry in catalog.entries("student")}
+    for name in models or ():
+        if name not in entries:
+            raise typer.BadParameter(f"--models takes {', '.join(entries)}, not {name!r}")
+    if device != "cpu":
+        raise typer.BadParameter(f"--device takes cpu, not {device!r}")
+    settings = Settings()
+    database = Database(settings.url)
+    chosen = [entries[name] for name in models or entries]
+    failed = measuring.measure(database, measuring.Plan(chosen, runs, again), typer.echo)
+    database.close()
+    raise typer.Exit(1 if failed else 0)
 
 
 def serve(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.datasets import resumable
 from app.datasets import service as datasets
 from app.db import Database
 from app.jobs.claims import Checkpoint
@@ -40,7 +43,7 @@ def collect(database: Database, storage: LocalStorage, settings: Settings) -> in
                     storage.delete(key)
                     removed += 1
     storage.forget_staged(datasets.DAY)
-    return removed
+    return removed + resumable.forget(database, storage)
 
 
 def _checkpoint_wanted(session: Session, key: str) -> bool:
@@ -81,8 +84,9 @@ def _dataset_wanted(session: Session, key: str) -> bool:
     checks = session.scalars(
         select(Job).where(Job.dataset_id == dataset_id, Job.kind == "ingest")
     ).all()
-    attempt = name.removeprefix("dataset-").removesuffix(".zip")
-    return dataset.file_key == key or any(_held(job, attempt) for job in checks)
+    attempt = Path(name).stem.partition("-")[2]
+    published = key in (dataset.file_key, dataset.gallery_key)
+    return published or any(_held(job, attempt) for job in checks)
 
 
 def _held(job: Job, attempt: str) -> bool:

@@ -18,10 +18,11 @@ from app.jobs.claims import Checkpoint, Claim
 from app.jobs.states import ENDED, State
 from app.models import Dataset, Job, Student
 from app.settings import Settings
-from app.storage import LocalStorage, Stored
+from app.storage import LocalStorage
+from app.students import latencies
 from app.students import service as students
 from tdmr.errors import Failure
-from tdmr.jobdir import JobDir, ProgressLine
+from tdmr.jobdir import AUDIT, JobDir, ProgressLine
 from worker.keeper import Keeper, fetch
 from worker.keeper import prefix as checkpoints_of
 from worker.unpack import unpack
@@ -99,6 +100,7 @@ class Distil:
         self._keeper = Keeper(site.database, site.storage, site.claim)
         self._folder = trained_prefix(site.claim.job_id, site.claim.attempt)
         self._files: list[dict[str, Any]] = []
+        self._audit: dict[str, Any] | None = None
 
     def prepare(self, job: JobDir) -> None:
         """The options as they were submitted, the dataset's images, the last checkpoint."""
@@ -118,14 +120,20 @@ class Distil:
 
     def store(self, job: JobDir) -> None:
         """What was trained, for the job that packages it."""
+        audit = job.out / AUDIT
+        if audit.exists():
+            self._audit = json.loads(audit.read_bytes())
         for path in sorted(job.out.iterdir()):
             stored = self._site.storage.put(f"{self._folder}/{path.name}", path)
             self._files.append({"name": path.name, **vars(stored)})
 
     def publish(self, session: Session) -> State:
-        """The order to package it."""
-        site = self._site
-        ledger.trained(session, site.claim, {"trained": self._files}, ring=site.ring)
+        """The order to package it, and what the foundation says of the dataset."""
+        site, claim = self._site, self._site.claim
+        if self._audit is not None:
+            foundation = claim.spec["foundation"]
+            datasets.note_audit(session, claim.dataset_id, claim.job_id, foundation, self._audit)
+        ledger.trained(session, claim, {"trained": self._files}, ring=site.ring)
         return State.PACKAGING
 
     def give_up(self, session: Session, failure: Failure) -> None:
@@ -144,9 +152,9 @@ class Ingest:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._key = dataset_key(site.claim.dataset_id, site.claim.attempt)
+        self._keys = dataset_keys(site.claim.dataset_id, site.claim.attempt)
         self._report: dict[str, Any] = {}
-        self._file: Stored | None = None
+        self._files: datasets.Published | None = None
         self._upload: str | None = None
 
     def prepare(self, job: JobDir) -> None:
@@ -167,16 +175,17 @@ class Ingest:
         """A check begins again: it writes no checkpoints."""
 
     def store(self, job: JobDir) -> None:
-        """The canonical dataset, when there is one."""
+        """The canonical dataset and its gallery, when there is one."""
         self._report = json.loads((job.out / "report.json").read_bytes())
-        made = job.out / "dataset.zip"
-        if made.exists():
-            self._file = self._site.storage.put(self._key, made)
+        if self._report["ok"]:
+            put = self._site.storage.put
+            stored = [put(key, job.out / name) for name, key in self._keys.items()]
+            self._files = datasets.Published(*stored)
 
     def publish(self, session: Session) -> State:
         """The dataset, ready or invalid."""
         dataset_id = self._site.claim.dataset_id
-        self._upload = datasets.settle(session, dataset_id, self._report, self._file)
+        self._upload = datasets.settle(session, dataset_id, self._report, self._files)
         ledger.succeed(session, self._site.claim, {"dataset_id": dataset_id})
         return State.SUCCEEDED
 
@@ -185,12 +194,13 @@ class Ingest:
         self._upload = datasets.settle_failed(session, self._site.claim.dataset_id, failure)
 
     def tidy(self) -> None:
-        """Delete the upload once it's settled, and the canonical file if nobody points to it."""
+        """Delete the upload once it's settled, and the files if nobody points to them."""
         dataset = self._site.dataset()
         if self._upload is not None and dataset.upload_key is None:
             self._site.storage.delete(self._upload)
-        if dataset.file_key != self._key:
-            self._site.storage.delete(self._key)
+        if dataset.file_key not in self._keys.values():
+            for key in self._keys.values():
+                self._site.storage.delete(key)
 
 
 class Package:
@@ -203,24 +213,25 @@ class Package:
         self._metrics: dict[str, Any] = {}
 
     def prepare(self, job: JobDir) -> None:
-        """What was trained; or the whole job as it stood, to rescue its student from."""
+        """The dataset and what was trained on it; or the job as it stood, to rescue from."""
         site = self._site
+        site.unpack_dataset(job)
         if "trained" in site.claim.spec:
-            job.data.mkdir()
+            job.trained.mkdir()
             for file in site.claim.spec["trained"]:
-                site.storage.fetch(file["key"], job.data / file["name"])
+                site.storage.fetch(file["key"], job.trained / file["name"])
             return
         parent = self._parent()
         job.config.write_text(json.dumps(parent.spec), encoding="utf-8")
-        site.unpack_dataset(job)
         if not fetch(site.storage, Checkpoint.model_validate(parent.checkpoint), job):
             raise LookupError(f"the checkpoint of {parent.id} is damaged")
 
     def command(self, job: JobDir, device: str) -> list[str]:
         """To package costs no device; a rescued student is measured first."""
+        cache = ["--cache", str(self._site.cache)]
         if "trained" in self._site.claim.spec:
-            return tdmr_command("package", job)
-        return tdmr_command("rescue", job, "--device", device, "--cache", str(self._site.cache))
+            return tdmr_command("package", job, *cache)
+        return tdmr_command("rescue", job, "--device", device, *cache)
 
     def keep(self, job: JobDir, line: ProgressLine) -> None:
         """It begins again: it writes no checkpoints."""
@@ -243,6 +254,9 @@ class Package:
             files=self._files,
             metrics=self._metrics,
         )
+        measured = latencies.of_student(self._metrics)
+        if measured is not None:
+            latencies.record(session, measured, claim.owner)
         partial = self._metrics.get("partial") is not None
         ledger.succeed(session, claim, {"student_id": self._student_id, "partial": partial})
         return State.SUCCEEDED
@@ -293,9 +307,13 @@ def student_id(job_id: str, attempt: int) -> str:
     return f"stu_{job_id.removeprefix('job_')}{attempt:02x}"
 
 
-def dataset_key(dataset_id: str, attempt: int) -> str:
-    """Where this attempt stores the canonical dataset."""
-    return f"datasets/{dataset_id}/dataset-{attempt}.zip"
+def dataset_keys(dataset_id: str, attempt: int) -> dict[str, str]:
+    """Where this attempt stores what the check writes, by the names that it gives."""
+    folder = f"datasets/{dataset_id}"
+    return {
+        "dataset.zip": f"{folder}/dataset-{attempt}.zip",
+        "gallery.bin": f"{folder}/gallery-{attempt}.bin",
+    }
 
 
 def trained_prefix(job_id: str, attempt: int) -> str:

@@ -14,7 +14,7 @@ from app.jobs.states import ENDED, HELD
 from app.models import Job
 from app.settings import Settings
 from app.storage import LocalStorage
-from worker.kinds import dataset_key, student_id, trained_prefix
+from worker.kinds import dataset_keys, student_id, trained_prefix
 from worker.pipeline import CANCELLED, job_dirs
 
 log = structlog.get_logger(__name__)
@@ -56,8 +56,9 @@ def remove_leftovers(database: Database, settings: Settings) -> None:
 def _remove_stored(storage: LocalStorage, job: Swept) -> None:
     """What the dead attempt may have stored: it committed nothing, so no row speaks of it."""
     places = {
-        "ingest": dataset_key(job.dataset_id, job.attempt),
-        "distil": trained_prefix(job.job_id, job.attempt),
-        "package": f"students/{student_id(job.job_id, job.attempt)}",
+        "ingest": list(dataset_keys(job.dataset_id, job.attempt).values()),
+        "distil": [trained_prefix(job.job_id, job.attempt)],
+        "package": [f"students/{student_id(job.job_id, job.attempt)}"],
     }
-    storage.delete(places[job.kind])
+    for place in places[job.kind]:
+        storage.delete(place)

@@ -30,7 +30,7 @@ async def strict_json(request: Request, max_bytes: int) -> Request:
     kind = media_type(request)
     if kind != "application/json" and not kind.endswith("+json"):
         raise UnsupportedMediaTypeError("Send JSON, with Content-Type: application/json.")
-    body = await _read(request, max_bytes)
+    body = await read(request, max_bytes, "A JSON body")
     try:
         json.loads(body, parse_constant=_refuse, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
@@ -42,19 +42,17 @@ async def strict_json(request: Request, max_bytes: int) -> Request:
     return Request(request.scope, replay)
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+async def read(request: Request, max_bytes: int, what: str) -> bytes:
+    """The whole body, in memory. Raises TooLargeError, as soon as that shows."""
+    too_large = TooLargeError(f"{what} may have at most {max_bytes} bytes.")
     if (content_length(request) or 0) > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large
     return bytes(body)
-
-
-def _too_large(max_bytes: int) -> TooLargeError:
-    return TooLargeError(f"A JSON body may have at most {max_bytes} bytes.")
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -1,24 +1,105 @@
-"""/v1/models: what a job can name."""
+"""/v1/models: what a job can name, and what of it fits a budget."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from fastapi import Query
 
 from app.access.scopes import Scope
+from app.api.core import CallerDep, CoreDep
 from app.api.guard import needs, router
 from app.api.pages import Page
-from app.api.schemas import ModelOut
+from app.api.schemas import ModelOut, Printable
+from app.api.student_schemas import RecommendationsOut
+from app.errors import ErrorItem, InvalidError
+from app.models import Latency
+from app.students import latencies, recommend
+from app.students.recommend import Recommended
 from tdmr import catalog
+from tdmr.catalog import CatalogEntry
 
 routes = router()
+
+MaxParams = Annotated[int | None, Query(gt=0, le=10**15, description="Parameters.")]
+MaxLatency = Annotated[
+    float | None,
+    Query(
+        gt=0,
+        le=10**9,
+        allow_inf_nan=False,
+        description="Milliseconds that 95 % of single images may take.",
+    ),
+]
+MaxBytes = Annotated[int | None, Query(gt=0, le=10**15, description="Of the ONNX file.")]
+Machine = Annotated[
+    str | None,
+    Query(max_length=300, description="One of `machines`; else that with the most models."),
+    Printable,
+]
 
 
 @routes.get("/models")
 @needs(Scope.MODELS_READ)
 def list_models(role: Literal["foundation", "student"] | None = None) -> Page[ModelOut]:
     """The recommended models; every other timm model that offers taps works by its name, too."""
-    found = [
-        ModelOut.model_validate(entry.model_dump(include=set(ModelOut.model_fields)))
-        for entry in catalog.entries(role)
-    ]
+    found = [_described(entry) for entry in catalog.entries(role)]
     return Page(data=found, has_more=False, next_cursor=None)
+
+
+@routes.get("/models/recommendations")
+@needs(Scope.MODELS_READ)
+def recommend_models(
+    core: CoreDep,
+    caller: CallerDep,
+    role: Literal["student"] = "student",
+    max_params: MaxParams = None,
+    max_latency_ms: MaxLatency = None,
+    max_file_bytes: MaxBytes = None,
+    machine: Machine = None,
+) -> RecommendationsOut:
+    """Students by measured latency, and how each stands to your limits."""
+    with core.database.read() as session:
+        rows = latencies.known(session, caller.owner)
+    machines = recommend.machines(rows)
+    if machine is not None and machine not in machines:
+        item = ErrorItem(
+            pointer="/query/machine",
+            code="unknown_machine",
+            detail="Nothing was measured on a machine of that name.",
+            allowed=machines,
+        )
+        raise InvalidError("The machine isn't known.", [item])
+    chosen = machine or next(iter(machines), None)
+    limits = {
+        "max_params": max_params,
+        "max_latency_ms": max_latency_ms,
+        "max_file_bytes": max_file_bytes,
+    }
+    given = {name: value for name, value in limits.items() if value is not None}
+    ranked = recommend.rank(catalog.entries(role), rows, chosen, given)
+    data = [_recommended(place, each) for place, each in enumerate(ranked, 1)]
+    return RecommendationsOut.model_validate(
+        {"machine": chosen, "machines": machines, "data": data}
+    )
+
+
+def _described(entry: CatalogEntry) -> ModelOut:
+    return ModelOut.model_validate(entry.model_dump(include=set(ModelOut.model_fields)))
+
+
+def _recommended(place: int, each: Recommended) -> dict[str, Any]:
+    row = each.latency
+    return {
+        "rank": place,
+        "model": _described(each.entry),
+        "verdict": each.verdict,
+        "reasons": [vars(reason) for reason in each.reasons],
+        "latency": None if row is None else _latency(row),
+        "file_bytes": None if row is None else row.file_bytes,
+    }
+
+
+def _latency(row: Latency) -> dict[str, Any]:
+    names = ("p50_ms", "p95_ms", "input_size", "machine", "device", "runtime", "measured_at")
+    return {name: getattr(row, name) for name in names}

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from app.access.keys import Caller
+from app.api.pool import Pool
 from app.db import Database
 from app.outbox import Relay
 from app.settings import Settings
@@ -22,6 +23,7 @@ class Core:
     database: Database
     storage: LocalStorage
     relay: Relay
+    pool: Pool
 
 
 async def core_of(request: Request) -> Core:

@@ -14,21 +14,25 @@ from app.api import idempotency, pages, uploads
 from app.api.core import CallerDep, Core, CoreDep
 from app.api.guard import needs, router
 from app.api.pages import After, Limit, Page
-from app.api.schemas import CheckOut, ClassOut, DatasetOut, DatasetSummary, Printable
-from app.datasets import service
+from app.api.schemas import CheckOut, ClassOut, DatasetOut, DatasetSummary, Printable, ReportOut
+from app.datasets import formats, service
 from app.datasets.service import Checked
-from app.models import Dataset, Job
+from app.models import Dataset, Job, Json
 from app.storage import Stored
 
 routes = router()
+
+_KINDS = formats.MEDIA_TYPES
 
 Name = Annotated[str, Query(min_length=1, max_length=200, description="Yours."), Printable]
 _BODY = {
     "requestBody": {
         "required": True,
-        "description": "A zip archive: one folder of images for each class, with or without "
-        "train, val and test above them.",
-        "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        "description": "A zip, tar or tar.gz archive: one folder of images for each class, with "
+        "or without train, val and test above them; or images and a CSV or JSONL file with the "
+        "columns file, label and, if you like, split; or WebDataset samples. Or a Parquet file "
+        "with image bytes and labels. The bytes decide which of them it is.",
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _KINDS},
     }
 }
 
@@ -108,6 +112,39 @@ def get_dataset(core: CoreDep, caller: CallerDep, dataset_id: str) -> DatasetOut
     """A dataset: its classes, its splits, and every finding of its check."""
     with core.database.read() as session:
         return describe(service.get(session, caller.owner, dataset_id))
+
+
+@routes.get("/datasets/{dataset_id}/report")
+@needs(Scope.DATASETS_READ)
+def get_report(core: CoreDep, caller: CallerDep, dataset_id: str) -> ReportOut:
+    """Every finding of a dataset's check: what it is, where, how bad, and what to do."""
+    with core.database.read() as session:
+        dataset = service.get(session, caller.owner, dataset_id).dataset
+    return ReportOut.model_validate(
+        {
+            "dataset_id": dataset.id,
+            "status": dataset.status,
+            "findings": dataset.findings,
+            "audit": None if dataset.audit is None else _audit(dataset.id, dataset.audit),
+        }
+    )
+
+
+def _audit(dataset_id: str, audit: Json) -> Json:
+    """An audit with its images where they can be looked at."""
+
+    def shown(image: Json) -> Json:
+        return {**image, "thumbnail_url": f"/v1/datasets/{dataset_id}/images/{image['number']}"}
+
+    def pairs(found: list[Json]) -> list[Json]:
+        return [{**pair, "images": [shown(image) for image in pair["images"]]} for pair in found]
+
+    return {
+        **audit,
+        "duplicates": pairs(audit["duplicates"]),
+        "leaks": pairs(audit["leaks"]),
+        "mislabels": [{**each, "image": shown(each["image"])} for each in audit["mislabels"]],
+    }
 
 
 def summarise(dataset: Dataset) -> DatasetSummary:

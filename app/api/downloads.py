@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from app.api import conditional
 from app.errors import RangeNotSatisfiableError
 
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _range(request: Request, download: Download) -> tuple[int, int] | None:
     RangeNotSatisfiableError for a part that isn't there.
     """
     found = _RANGE.fullmatch(request.headers.get("range", "").strip())
-    if found is None or not any(found.groups()):
+    if request.state.head or found is None or not any(found.groups()):  # parts are GET's alone
         return None
     if request.headers.get("if-range", download.etag) != download.etag:
         return None

@@ -156,6 +156,75 @@ class DatasetOut(DatasetSummary):
     check: CheckOut | None
 
 
+class AuditedImage(Out):
+    """An image that an audit speaks of."""
+
+    number: int = Field(description="In /v1/datasets/{id}/images.")
+    file: str = Field(description="Its name in the upload.")
+    thumbnail_url: str
+
+
+class NearDuplicate(Out):
+    """Two images that show the same."""
+
+    images: list[AuditedImage]
+    similarity: float = Field(description="Correlation once one is laid over the other, to 1.")
+
+
+class Mislabel(Out):
+    """An image that seems to be of another class."""
+
+    image: AuditedImage
+    label: str
+    suggested: str
+    score: float = Field(description="Probability of the suggestion, by folds without the image.")
+
+
+class AuditOut(Out):
+    """What a foundation's features say of a dataset: worth a look, and not always right."""
+
+    job_id: str
+    foundation: str
+    counts: dict[Literal["duplicates", "leaks", "mislabels"], int]
+    duplicates: list[NearDuplicate] = Field(description="Within one split; the surest first.")
+    leaks: list[NearDuplicate] = Field(description="Between training and held-out images.")
+    mislabels: list[Mislabel]
+
+
+class ReportOut(Out):
+    """What a check has found: errors first, each with what to do about it."""
+
+    dataset_id: str
+    status: Literal["processing", "ready", "invalid"]
+    findings: list[Finding]
+    audit: AuditOut | None = Field(description="Null until a job has shown it to a foundation.")
+
+
+class ImageOut(Out):
+    """One image of a dataset."""
+
+    number: int
+    split: Literal["train", "val", "test"]
+    label: str
+    source: str = Field(description="Its name in the upload.")
+    sha256: str
+    width: int
+    height: int
+    thumbnail_url: str
+
+
+class UploadOut(Out):
+    """A resumable upload: how far it is, and the dataset that it became."""
+
+    id: str
+    name: str
+    offset: int = Field(description="Bytes that are durable: send on from here.")
+    length: int
+    created_at: Moment
+    expires_at: Moment | None = Field(description="Null once it's finished.")
+    dataset_id: str | None = Field(description="Null until it's finished.")
+
+
 class ModelOut(Out):
     """A model of the catalog."""
 

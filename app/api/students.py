@@ -83,7 +83,7 @@ def get_file(
             media_type=file.media_type,
             length=file.bytes,
             etag=f'"{file.sha256}"',
-            read=partial(archive.read_file, core.storage.path(file.key)),
+            read=partial(archive.read_file, service.located(core.storage, file)),
             sha256=file.sha256,
         ),
     )

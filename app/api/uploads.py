@@ -11,7 +11,8 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from app.api.body import content_length, media_type
-from app.datasets.zipdir import END_RECORD_BYTES, end_record
+from app.datasets import formats
+from app.datasets.formats import HEAD_BYTES, KNOWN, MEDIA_TYPES, TAIL_BYTES, Format
 from app.errors import (
     EmptyBodyError,
     NotAnArchiveError,
@@ -21,8 +22,6 @@ from app.errors import (
 from app.storage import LocalStorage, Stored
 
 BLOCK = 1 << 20
-MEDIA_TYPES = ("application/zip", "application/x-zip-compressed")
-STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 
 Value = TypeVar("Value")
 
@@ -31,7 +30,7 @@ def check_headers(request: Request, max_bytes: int) -> None:
     """Refuse what the headers alone show, before the body is asked for."""
     if media_type(request) not in MEDIA_TYPES:
         raise UnsupportedMediaTypeError(
-            "Send the zip archive itself as the body, with Content-Type: application/zip."
+            f"Send {KNOWN} itself as the body, with its Content-Type: {', '.join(MEDIA_TYPES)}."
         )
     declared = content_length(request)
     if declared == 0:
@@ -41,30 +40,43 @@ def check_headers(request: Request, max_bytes: int) -> None:
 
 
 async def store(request: Request, storage: LocalStorage, key: str, max_bytes: int) -> Stored:
-    """Store the body under `key`, if it's a zip archive from its first bytes to its last.
+    """Store the body under `key`, if its first and last bytes are those of a known format.
 
-    Nothing is stored when it isn't, or when the client goes away.
+    Nothing is stored when they aren't, or when the client goes away.
     """
-    tail = b""
+    kind, tail = None, b""
     async with _in_threads(storage.writing(key)) as writer:
         async for block in _blocks(request):
-            if not writer.bytes and not block.startswith(STARTS):
-                raise _not_an_archive()
+            if not writer.bytes:
+                kind = judge_start(block)
             if writer.bytes + len(block) > max_bytes:
                 raise _too_large(max_bytes)
             await run_in_threadpool(writer.write, block)
-            tail = (tail + block)[-END_RECORD_BYTES:]
-        if not writer.bytes:
+            tail = (tail + block)[-TAIL_BYTES:]
+        if kind is None:
             raise _empty()
-        if end_record(tail) is None:
-            raise _not_an_archive()
+        judge_end(kind, tail)
     return Stored(key, writer.bytes, writer.sha256)
+
+
+def judge_start(head: bytes) -> Format:
+    """The format of an upload that begins so. Raises NotAnArchiveError for none."""
+    kind = formats.sniff(head)
+    if kind is None:
+        raise _not_an_archive()
+    return kind
+
+
+def judge_end(kind: Format, tail: bytes) -> None:
+    """Raises NotAnArchiveError when the last bytes can't be the end of that format."""
+    if not formats.ends_well(kind, tail):
+        raise _not_an_archive()
 
 
 async def _blocks(request: Request) -> AsyncIterator[bytes]:
     """The body in blocks of about a mebibyte; the first one comes as soon as it can be judged."""
     block = bytearray()
-    wanted = len(STARTS[0])
+    wanted = HEAD_BYTES
     async for chunk in request.stream():
         block += chunk
         if len(block) >= wanted:
@@ -89,7 +101,7 @@ async def _in_threads(manager: AbstractContextManager[Value]) -> AsyncIterator[V
 
 
 def _empty() -> EmptyBodyError:
-    return EmptyBodyError("The body is empty. Send the zip archive itself.")
+    return EmptyBodyError(f"The body is empty. Send {KNOWN}.")
 
 
 def _too_large(max_bytes: int) -> TooLargeError:
@@ -97,6 +109,4 @@ def _too_large(max_bytes: int) -> TooLargeError:
 
 
 def _not_an_archive() -> NotAnArchiveError:
-    return NotAnArchiveError(
-        "The body isn't a whole zip archive. Send a .zip file with one folder of images per class."
-    )
+    return NotAnArchiveError(f"The body isn't {KNOWN}, or not a whole one.")

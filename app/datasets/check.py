@@ -1,14 +1,14 @@
 """The check of one upload, as a process of its own: `python -m app.datasets.check JOB_DIR`.
 
 It reads JOB_DIR/config.json (`CheckOptions`) and JOB_DIR/data/upload, and writes out/report.json
-and, when the upload is good, out/dataset.zip. Invalid data is a result, not a failure.
+and, when the upload is good, out/dataset.zip and out/gallery.bin. Invalid data is a result, not a
+failure.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import resource
 import signal
@@ -16,20 +16,28 @@ import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from app.datasets import images, lint
-from app.datasets.archive import Archive, opened
+from app.datasets import gallery, lint
+from app.datasets.examine import Examined, examined
 from app.datasets.findings import Findings, shown
-from app.datasets.layout import Layout, Placed, ignored, looks_like_image, place
+from app.datasets.gallery import Thumbnails
+from app.datasets.images import Change
+from app.datasets.intake import opened
+from app.datasets.layout import Layout
 from app.datasets.options import CheckOptions
-from app.datasets.zipdir import ArchiveError
 from tdmr import lifeline
-from tdmr.data.index import DatasetIndex, IndexedImage, assign_splits, content_hash
+from tdmr.data.index import SPLITS, DatasetIndex, IndexedImage, assign_splits, content_hash
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir, Reporter
 
 STAGES = ["read", "check", "write"]
+DATASET, GALLERY = "dataset.zip", "gallery.bin"
+CHANGES: dict[Change, tuple[str, str]] = {
+    "turned": ("orientation_applied", "were turned upright as their EXIF orientation says"),
+    "converted": ("colours_converted", "were converted to RGB"),
+}
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip archive can say
 
 
@@ -58,23 +66,38 @@ def main(arguments: list[str]) -> int:
 
 
 def check(upload: Path, out: Path, options: CheckOptions, reporter: Reporter) -> dict[str, Any]:
-    """Check `upload`; write the report, and the canonical dataset when there is no error."""
+    """Check `upload`; write the report, and dataset and gallery when there is no error.
+
+    What must be unpacked as a whole goes beside `out` meanwhile.
+    """
     findings = Findings()
     out.mkdir(parents=True, exist_ok=True)
-    target = out / "dataset.zip"
     index: DatasetIndex | None = None
     reporter.start("read")
-    with opened(upload, options, findings) as archive:
-        if archive is not None:
-            layout = place(archive, findings)
-            with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as canonical:
-                found = _examine(archive, layout, canonical, options, findings, reporter)
-                index = _index(layout, found, findings)
+    with (
+        TemporaryDirectory(dir=out.parent, prefix="check-") as scratch,
+        opened(upload, Path(scratch) / "spool", options, findings, reporter.step) as found,
+        (Path(scratch) / "thumbnails").open("w+b") as small,
+    ):
+        if found is not None:
+            archive, layout = found
+            thumbnails = Thumbnails(small)
+            with zipfile.ZipFile(out / DATASET, "w", zipfile.ZIP_STORED) as canonical:
+                images = Collected(canonical, thumbnails, findings)
+                reporter.start("check")
+                for number, each in enumerate(examined(archive, layout.placed, options), start=1):
+                    images.add(each)
+                    reporter.step(number, len(layout.placed))
+                images.report_changes()
+                index = _index(layout, images.found, findings)
                 reporter.start("write")
                 if index is not None and findings.ok:
-                    _add(canonical, "index.json", index.model_dump_json().encode())
+                    images.write("index.json", index.model_dump_json().encode())
+            if index is not None and findings.ok:
+                gallery.write(out / GALLERY, index.images, thumbnails)
     if not findings.ok:
-        target.unlink(missing_ok=True)
+        for name in (DATASET, GALLERY):
+            (out / name).unlink(missing_ok=True)
         index = None
     report = _report(index, findings)
     (out / "report.json").write_text(json.dumps(report), encoding="utf-8")
@@ -82,90 +105,56 @@ def check(upload: Path, out: Path, options: CheckOptions, reporter: Reporter) ->
     return report
 
 
-def _examine(
-    archive: Archive,
-    layout: Layout,
-    canonical: zipfile.ZipFile,
-    options: CheckOptions,
-    findings: Findings,
-    reporter: Reporter,
-) -> list[IndexedImage]:
-    """Decode every image of a class, and copy it under a name of ours while all is well."""
-    reporter.start("check")
-    found: list[IndexedImage] = []
-    for number, placed in enumerate(layout.placed, start=1):
-        data = _read(archive, placed, options, findings)
-        info = None if data is None else _look(placed, data, options, findings)
-        if data is not None and info is not None:
-            image = IndexedImage(
-                file=f"images/{len(found):06d}.{info.suffix}",
-                label=placed.label,
-                split=placed.split,
-                source=shown(placed.member.name),
-                sha256=hashlib.sha256(data).hexdigest(),
-                width=info.width,
-                height=info.height,
-            )
-            found.append(image)
-            if findings.ok:
-                _add(canonical, image.file, data)
-        reporter.step(number, len(layout.placed))
-    return found
+class Collected:
+    """The images that were found, copied under names of ours while all is well."""
 
+    def __init__(
+        self, canonical: zipfile.ZipFile, thumbnails: Thumbnails, findings: Findings
+    ) -> None:
+        self.found: list[IndexedImage] = []
+        self._canonical, self._thumbnails, self._findings = canonical, thumbnails, findings
+        self._changed: dict[Change, list[str]] = {}
 
-def _read(
-    archive: Archive, placed: Placed, options: CheckOptions, findings: Findings
-) -> bytes | None:
-    """The bytes of a file, or None when it is reported instead."""
-    member = placed.member
-    if not member.entry.size:
-        findings.error("empty_file", f"{shown(member.name)} is empty.", images.ADVICE, member.name)
-        return None
-    if member.entry.size > options.max_image_bytes:
-        findings.error(
-            "file_too_large",
-            f"{shown(member.name)} has {member.entry.size} bytes; "
-            f"{options.max_image_bytes} are allowed.",
-            "Save it smaller, or leave it out.",
-            member.name,
+    def add(self, examined: Examined) -> None:
+        """Take what became of one file."""
+        for finding in examined.findings:
+            self._findings.add(finding)
+        image, placed = examined.image, examined.placed
+        if image is None:
+            return
+        indexed = IndexedImage(
+            file=f"images/{len(self.found):06d}.{image.suffix}",
+            label=placed.label,
+            split=placed.split,
+            source=shown(placed.member.name),
+            sha256=examined.sha256,
+            width=image.width,
+            height=image.height,
         )
-        return None
-    try:
-        return archive.read(member)
-    except ArchiveError as error:
-        findings.error(error.code, error.detail, error.advice, member.name)
-        return None
+        self.found.append(indexed)
+        for change in image.changes:
+            self._changed.setdefault(change, []).append(placed.member.name)
+        if self._findings.ok:
+            self.write(indexed.file, image.data)
+            self._thumbnails.add(indexed.file, image.thumbnail)
 
+    def write(self, name: str, data: bytes) -> None:
+        """Add a file to the canonical dataset."""
+        info = zipfile.ZipInfo(name, date_time=EPOCH)
+        info.external_attr = 0o644 << 16
+        self._canonical.writestr(info, data)
 
-def _look(
-    placed: Placed, data: bytes, options: CheckOptions, findings: Findings
-) -> images.ImageInfo | None:
-    """What a file's bytes are, or None when they are no image and that is reported."""
-    name = placed.member.name
-    if images.is_archive(data):
-        findings.error(
-            "nested_archive",
-            f"{shown(name)} is an archive inside the archive; it isn't opened.",
-            "Unpack it into the class folder, or leave it out.",
-            name,
-        )
-        return None
-    if images.sniff(data) is None and not looks_like_image(name):
-        ignored(placed.member, findings)
-        return None
-    try:
-        info = images.examine(data, options.max_image_pixels)
-    except images.ImageError as error:
-        findings.error(error.code, f"{shown(name)} {error.detail}.", images.ADVICE, name)
-        return None
-    if info.animated:
-        findings.warn(
-            "animated",
-            f"{shown(name)} is animated; its first frame is used.",
-            "Nothing needs to be done, if the first frame shows the class.",
-            name,
-        )
-    return info
+    def report_changes(self) -> None:
+        """Say how many images aren't stored as they came. Animations are reported one by one."""
+        for change, (code, words) in CHANGES.items():
+            names = self._changed.get(change, [])
+            if names:
+                self._findings.warn(
+                    code,
+                    f"{len(names)} image(s) {words}, {shown(names[0])} among them.",
+                    "Nothing needs to be done.",
+                    names[0],
+                )
 
 
 def _index(layout: Layout, found: list[IndexedImage], findings: Findings) -> DatasetIndex | None:
@@ -180,14 +169,20 @@ def _index(layout: Layout, found: list[IndexedImage], findings: Findings) -> Dat
         found = [image.model_copy(update={"split": None}) for image in found]
         findings.warn(
             "test_split_made",
-            "There is a train folder only; a seeded fifth of it is held out as test.",
+            "All images are for training; a seeded fifth of them is held out as test.",
             "Add a test folder to choose the held-out images yourself.",
         )
-    found = assign_splits(found)
+    found = sorted(assign_splits(found), key=_order)
     lint.check_held_out(layout, found, findings)
     lint.check_duplicates(found, findings)
     classes = sorted({image.label for image in found})
     return DatasetIndex(version=content_hash(found), classes=classes, images=found)
+
+
+def _order(image: IndexedImage) -> tuple[int, str, str, str]:
+    """By split, class and source: a gallery's images of one class in one split are a run."""
+    assert image.split is not None
+    return SPLITS.index(image.split), image.label, image.source, image.file
 
 
 def _report(index: DatasetIndex | None, findings: Findings) -> dict[str, Any]:
@@ -205,12 +200,6 @@ def _report(index: DatasetIndex | None, findings: Findings) -> dict[str, Any]:
         "images": len(index.images) if index else 0,
         "findings": [finding.model_dump(mode="json") for finding in findings.all()],
     }
-
-
-def _add(target: zipfile.ZipFile, name: str, data: bytes) -> None:
-    info = zipfile.ZipInfo(name, date_time=EPOCH)
-    info.external_attr = 0o644 << 16
-    target.writestr(info, data)
 
 
 def _limit(options: CheckOptions) -> None:

@@ -34,11 +34,17 @@ class Findings:
 
     def error(self, code: str, detail: str, advice: str, file: str | None = None) -> None:
         """Something that makes the upload invalid."""
-        self._add("error", code, detail, advice, file)
+        self.add(_finding("error", code, detail, advice, file))
 
     def warn(self, code: str, detail: str, advice: str, file: str | None = None) -> None:
         """Something to know that doesn't stand in the way."""
-        self._add("warning", code, detail, advice, file)
+        self.add(_finding("warning", code, detail, advice, file))
+
+    def add(self, finding: Finding) -> None:
+        """A finding that was made elsewhere."""
+        self._counts[finding.severity] += 1
+        if len(self._kept[finding.severity]) < self._limit:
+            self._kept[finding.severity].append(finding)
 
     @property
     def ok(self) -> bool:
@@ -60,20 +66,15 @@ class Findings:
             )
         return kept
 
-    def _add(
-        self, severity: Severity, code: str, detail: str, advice: str, file: str | None
-    ) -> None:
-        self._counts[severity] += 1
-        if len(self._kept[severity]) < self._limit:
-            self._kept[severity].append(
-                Finding(
-                    code=code,
-                    severity=severity,
-                    file=None if file is None else shown(file),
-                    detail=detail,
-                    advice=advice,
-                )
-            )
+
+def _finding(severity: Severity, code: str, detail: str, advice: str, file: str | None) -> Finding:
+    return Finding(
+        code=code,
+        severity=severity,
+        file=None if file is None else shown(file),
+        detail=detail,
+        advice=advice,
+    )
 
 
 def shown(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from app.datasets import names
 from app.datasets.findings import Findings, shown
 from app.datasets.layout import LAYOUT_ADVICE, Layout
 from tdmr.data.index import IndexedImage
@@ -14,16 +15,19 @@ MIN_PER_CLASS = 2
 
 def check_classes(layout: Layout, images: Sequence[IndexedImage], findings: Findings) -> None:
     """Report missing, single, empty and small classes. `images` have the upload's own splits."""
-    labels = sorted({label for _, label in layout.folders})
+    labels = sorted({label for _, label in layout.classes})
     if not labels:
-        findings.error("no_class_folder", "The archive has no class folder.", LAYOUT_ADVICE)
+        findings.error(
+            "no_class_folder", "There is no class folder and no manifest.", LAYOUT_ADVICE
+        )
         return
     if len(labels) == 1:
         findings.error(
             "one_class",
             f"There is one class only: {shown(labels[0])}.",
-            "Add a second folder: a classifier needs at least two classes.",
+            "Add a second one: a classifier needs at least two classes.",
         )
+    _check_alike(labels, findings)
     trained = Counter(image.label for image in images if image.split in (None, "train"))
     present = {image.label for image in images}
     for label in labels:
@@ -32,7 +36,7 @@ def check_classes(layout: Layout, images: Sequence[IndexedImage], findings: Find
         elif not trained[label]:
             findings.error(
                 "class_not_in_training",
-                f"Class {shown(label)} has no image in the train folder.",
+                f"Class {shown(label)} has no image in the training split.",
                 "Add at least two training images of it, or remove the class.",
             )
         elif trained[label] < MIN_PER_CLASS:
@@ -43,11 +47,24 @@ def check_classes(layout: Layout, images: Sequence[IndexedImage], findings: Find
             )
 
 
+def _check_alike(labels: Sequence[str], findings: Findings) -> None:
+    """Report classes whose names differ in capitals or accents' encoding alone."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        other = seen.setdefault(names.fold(label), label)
+        if other != label:
+            findings.error(
+                "label_collision",
+                f"{shown(other)} and {shown(label)} are two classes with one name.",
+                "Write the class in one way everywhere.",
+            )
+
+
 def _empty(label: str, findings: Findings) -> None:
     findings.error(
         "empty_class",
         f"Class {shown(label)} has no readable image.",
-        "Add images to it, or remove the folder.",
+        "Add images to it, or leave the class out.",
     )
 
 
@@ -60,7 +77,7 @@ def check_held_out(layout: Layout, images: Sequence[IndexedImage], findings: Fin
         findings.error(
             "nothing_held_out",
             "No image is held out, so that accuracy couldn't be measured.",
-            "Add a test folder, or upload class folders alone: a fifth is then held out.",
+            "Add images for testing, or upload without splits: a fifth is then held out.",
         )
         return
     held_out = "test" if "test" in splits else "val"

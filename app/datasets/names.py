@@ -8,6 +8,7 @@ import unicodedata
 MAX_NAME = 1024
 MAX_PART = 255
 
+_TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")  # what is shown isn't what is written
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _LITTER = frozenset({"__macosx", "$recycle.bin", "thumbs.db", "ehthumbs.db", "desktop.ini"})
 
@@ -23,6 +24,8 @@ def trouble(name: str) -> str | None:
         return "it has a backslash"
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
         return "it has a control character"
+    if _TURNS.search(name):
+        return "it has a character that turns the direction of text"
     if name.startswith("/"):
         return "it is absolute"
     if _DRIVE.match(name):
@@ -39,8 +42,15 @@ def parts_of(name: str) -> tuple[str, ...]:
 
 
 def fold(name: str) -> str:
-    """What decides whether two names are the same on some file system."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    """What decides whether two names are the same on some file system, or to the eye.
+
+    Windows drops dots and spaces at the end of a part; nobody sees a character of no width.
+    """
+    normal = unicodedata.normalize("NFC", name)
+    if not normal.isascii():
+        normal = "".join(char for char in normal if unicodedata.category(char) != "Cf")
+    parts = (part.rstrip(". ") or part for part in normal.split("/"))
+    return unicodedata.normalize("NFC", "/".join(parts).casefold())
 
 
 def is_litter(parts: tuple[str, ...]) -> bool:

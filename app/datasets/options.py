@@ -17,3 +17,4 @@ class CheckOptions(BaseModel):
     max_ratio: float = Field(200.0, gt=1, description="Unpacked bytes for each packed one.")
     memory_bytes: int | None = Field(None, description="Address space of the check; null: any.")
     cpu_seconds: int | None = Field(None, description="Processor time of the check; null: any.")
+    processes: int | None = Field(None, ge=1, description="That decode; null: one for each core.")

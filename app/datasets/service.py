@@ -39,6 +39,14 @@ class Checked:
     job: Job | None
 
 
+@dataclass(frozen=True)
+class Published:
+    """The stored files of a dataset that is ready."""
+
+    dataset: Stored
+    gallery: Stored
+
+
 def upload_key(dataset_id: str) -> str:
     """Where the upload of a dataset is stored."""
     return f"{UPLOADS}/{dataset_id}"
@@ -123,9 +131,9 @@ def check_options(dataset: Dataset, settings: Settings) -> CheckOptions:
 
 
 def settle(
-    session: Session, dataset_id: str, report: dict[str, Any], file: Stored | None
+    session: Session, dataset_id: str, report: dict[str, Any], files: Published | None
 ) -> str | None:
-    """Write down what the check found: `ready` with its canonical file, or `invalid`.
+    """Write down what the check found: `ready` with its files, or `invalid`.
 
     Gives the storage key of the upload, which isn't needed any more: delete it after the commit.
     """
@@ -133,12 +141,20 @@ def settle(
     if dataset is None:
         return None
     if report["ok"]:
-        assert file is not None, "a good upload has a canonical file"
+        assert files is not None, "a good upload has a canonical file"
         dataset.version = report["version"]
         dataset.classes = report["classes"]
         dataset.splits = report["splits"]
-        dataset.file_key = file.key
+        dataset.file_key, dataset.gallery_key = files.dataset.key, files.gallery.key
     return _finish(session, dataset, "ready" if report["ok"] else "invalid", report["findings"])
+
+
+def note_audit(
+    session: Session, dataset_id: str, job_id: str, foundation: str, audit: dict[str, Any]
+) -> None:
+    """Keep what a job's foundation says of a dataset; the newest audit stays."""
+    dataset = session.get_one(Dataset, dataset_id, with_for_update=True)
+    dataset.audit = {"job_id": job_id, "foundation": foundation, **audit}
 
 
 def settle_failed(session: Session, dataset_id: str, failure: Failure) -> str | None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
+from app.datasets.members import ArchiveError, malformed
+
 _END = struct.Struct("<4s4H2LH")
 _LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -22,7 +24,6 @@ _MAX_COMMENT = 0xFFFF
 END_RECORD_BYTES = _END.size + _MAX_COMMENT  # the most that an end record can take
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
 
-STORED, DEFLATED = 0, 8
 FLAG_ENCRYPTED, FLAG_DESCRIPTOR, FLAG_STRONG, FLAG_UTF8, FLAG_MASKED = (
     1,
     8,
@@ -30,32 +31,6 @@ FLAG_ENCRYPTED, FLAG_DESCRIPTOR, FLAG_STRONG, FLAG_UTF8, FLAG_MASKED = (
     1 << 11,
     1 << 13,
 )
-
-
-class ArchiveError(Exception):
-    """The archive, or one entry of it, can't be taken: a finding's code, detail and advice."""
-
-    def __init__(self, code: str, detail: str, advice: str) -> None:
-        super().__init__(detail)
-        self.code, self.detail, self.advice = code, detail, advice
-
-
-def malformed(detail: str) -> ArchiveError:
-    """The archive contradicts itself."""
-    return ArchiveError(
-        "malformed_archive",
-        f"The archive contradicts itself: {detail}.",
-        "Make the archive again with an ordinary zip program, and upload it whole.",
-    )
-
-
-def not_an_archive() -> ArchiveError:
-    """The upload isn't a zip file, or only the beginning of one."""
-    return ArchiveError(
-        "not_an_archive",
-        "The upload isn't a zip archive, or its end is missing.",
-        "Upload a .zip file with one folder of images for each class.",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +78,11 @@ def find_directory(file: IO[bytes]) -> Directory:
     file.seek(tail_start)
     place = end_record(file.read(END_RECORD_BYTES))
     if place is None:
-        raise not_an_archive()
+        raise ArchiveError(
+            "not_an_archive",
+            "The end of the zip archive is missing.",
+            "Upload the whole archive.",
+        )
     place += tail_start
     file.seek(place)
     _, disk, first_disk, here, count, length, start, _ = _END.unpack(file.read(_END.size))
@@ -210,8 +189,10 @@ def _extra_field(extra: bytes, wanted: int) -> bytes:
     return b""
 
 
-def data_start(file: IO[bytes], entry: Entry) -> int:
+def data_start(file: IO[bytes], entry: Entry, directory: Directory) -> int:
     """Where an entry's bytes begin. Raises ArchiveError when its local header says otherwise."""
+    if entry.offset >= directory.start:
+        raise malformed("an entry lies behind all files")
     file.seek(entry.offset)
     fixed = file.read(_LOCAL.size)
     if len(fixed) < _LOCAL.size or not fixed.startswith(b"PK\x03\x04"):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from app.errors import ConflictError
 from app.storage import CHUNK, LocalStorage
-from app.students.service import StoredFile
+from app.students.service import StoredFile, located
 
 LIMIT = 2**32 - 1  # where the plain zip format ends
 _DATE = (1 << 5) | 1  # 1 January 1980, the earliest day that the format knows
@@ -60,14 +60,17 @@ def read_file(path: Path, start: int, stop: int) -> Iterator[bytes]:
 
 
 def archive_of(files: list[StoredFile], storage: LocalStorage) -> Archive:
-    """The archive of these files. Raises ConflictError when it would be too large for a zip."""
+    """The archive of these files.
+
+    Raises ConflictError when it would be too large for a zip, and DamagedFileError.
+    """
     if sum(file.bytes + 1024 for file in files) > LIMIT:
         raise ConflictError("The files are too large for one archive. Download them one by one.")
     pieces: list[bytes | FileSlice] = []
     directory = b""
     place = 0
     for file in files:
-        path = storage.path(file.key)
+        path = located(storage, file)
         name = file.name.encode()
         fields = (_UTF8, 0, 0, _DATE, file.crc32, file.bytes, file.bytes, len(name), 0)
         local = struct.pack("<4s5H3L2H", b"PK\x03\x04", _VERSION, *fields) + name

@@ -10,16 +10,20 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import structlog
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db import now
-from app.errors import NotFoundError
+from app.errors import DamagedFileError, NotFoundError
 from app.models import Dataset, Json, Student
 from app.storage import CHUNK, LocalStorage
 
 MANIFEST = "manifest.json"
+
+log = structlog.get_logger(__name__)
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -161,3 +165,17 @@ def file_of(student: Student, name: str) -> StoredFile:
         if file.name == name:
             return file
     raise NotFoundError("The student has no file of that name.")
+
+
+def located(storage: LocalStorage, file: StoredFile) -> Path:
+    """Where a file of a student lies. Raises DamagedFileError where it's gone, or was cut."""
+    path = storage.path(file.key)
+    if not path.is_file() or path.stat().st_size != file.bytes:
+        raise damaged(file)
+    return path
+
+
+def damaged(file: StoredFile) -> DamagedFileError:
+    """What to tell of a file that isn't what was stored; its key is for the log alone."""
+    log.error("damaged_file", key=file.key)
+    return DamagedFileError(f"The student's {file.name} isn't what was stored. Retry its job.")

@@ -33,7 +33,7 @@ def plays(job: JobDir) -> bool:
     """Whether the job's process is a stand-in."""
     if job.config.exists():
         return f'"{standin.SPEC}"' in job.config.read_text()
-    return (job.data / standin.CHAIN).exists()
+    return (job.trained / standin.CHAIN).exists()
 
 
 def work(*options: str) -> None:

@@ -76,7 +76,7 @@ class Job:
     """A JOB_DIR."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.out, self.data = path, path / "out", path / "data"
+        self.path, self.out, self.trained = path, path / "out", path / "trained"
         self.checkpoint = path / "checkpoint" / CHECKPOINT
         self.stopping = False
 
@@ -198,7 +198,7 @@ def main() -> int:
     if verb == "run":
         return train(job)
     if verb == "package":
-        return package(job, job.data / STUDENT, None)
+        return package(job, job.trained / STUDENT, None)
     step = json.loads(job.checkpoint.read_bytes())["step"]
     return package(job, job.checkpoint, {"stage": "distil", "step": step})
 

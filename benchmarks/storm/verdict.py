@@ -217,7 +217,8 @@ def _spoken_of(arena: Arena) -> set[str]:
     keys: set[str] = set()
     with arena.database.read() as session:
         for dataset in session.scalars(select(Dataset)):
-            keys |= {key for key in (dataset.file_key, dataset.upload_key) if key}
+            needed = (dataset.file_key, dataset.gallery_key, dataset.upload_key)
+            keys |= {key for key in needed if key}
         for student in session.scalars(select(Student)):
             keys |= {row["key"] for row in student.files}
         for job in session.scalars(select(Job)):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from tdmr.data.colours import upright_rgb
 from tdmr.data.index import IndexedImage
 from tdmr.errors import DatasetError
 from tdmr.store import ArrayStore
@@ -27,29 +28,25 @@ def decode(path: Path, size: int) -> Pixels:
     try:
         with Image.open(path) as image:
             image.load()
-            rgb = _to_rgb(ImageOps.exif_transpose(image))
+            rgb = upright_rgb(image)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise DatasetError(
             f"{path.name} isn't an image that can be read: {error}.",
             suggestion="Remove the file, or save it again as PNG, JPEG or WebP.",
         ) from error
-    width, height = rgb.size
-    short, long = min(width, height), max(width, height)
-    scaled = int(size * long / short)
-    width, height = (size, scaled) if width <= height else (scaled, size)
-    rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    cropped = rgb.crop((left, top, left + size, top + size))
+    cropped = square(rgb, size)
     return np.ascontiguousarray(np.asarray(cropped, dtype=np.uint8).transpose(2, 0, 1))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        # 16-bit grey: Pillow's own conversion clips at 255 instead of scaling.
-        top = 65535.0 if values.max(initial=0.0) > 255 else 255.0
-        image = Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The image with its shorter side resized to `size`, and its centre cropped: size x size."""
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    scaled = int(size * long / short)
+    width, height = (size, scaled) if width <= height else (scaled, size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
 
 
 def pixel_store(

@@ -12,7 +12,7 @@ from typing import Any
 
 import tdmr
 from tdmr import api
-from tdmr.config import Baseline, DistillOptions
+from tdmr.config import Baseline, DistillOptions, ExportOptions
 from tdmr.errors import DiskFullError, OptionsError, TdmrError
 from tdmr.jobdir import ProgressLine
 from tdmr.suite import sources
@@ -21,6 +21,7 @@ from tdmr.suite.prepare import OnWork, Shots, few_shot, ignore, prepare
 from tdmr.suite.results import METHODS, Results, Run
 
 BASELINES: tuple[Baseline, ...] = ("probe", "scratch", "kd")
+NO_FORMATS = ExportOptions(formats=())  # students aren't kept
 OnProgress = Callable[[ProgressLine], None] | None
 Watching = Callable[[Cell, int, int], AbstractContextManager[OnProgress]]
 
@@ -124,7 +125,7 @@ def measure(
             foundation=cell.foundation,
             student=cell.student,
             out=Path(folder) / "bundle",
-            options=options,
+            options=options.model_copy(update={"exports": NO_FORMATS}),
             baselines=BASELINES,
             cache=request.data / "cache",
             device=request.device,

@@ -17,6 +17,7 @@ from app.api.core import Core
 from app.db import Database
 from app.main import create_app
 from app.settings import Settings
+from tests.app.networks import Networks
 from tests.app.service import Service
 
 MakeKey = Callable[..., str]
@@ -34,6 +35,12 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("migrated") / "tdmr.db"
     migrate.upgrade(f"sqlite:///{path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def networks() -> Networks:
+    """Students in ONNX, made on demand."""
+    return Networks()
 
 
 @pytest.fixture

@@ -49,6 +49,14 @@ class Service:
         found: dict[str, Any] = response.json()
         return found
 
+    def begun(self, length: int, **headers: str) -> str:
+        """The id of a resumable upload that has been begun."""
+        headers = {"Tus-Resumable": "1.0.0", "Upload-Length": str(length), **headers}
+        response = self.client.post("/v1/uploads", headers=headers)
+        assert response.status_code == 201, response.text
+        upload_id: str = response.json()["id"]
+        return upload_id
+
     def settle(self) -> None:
         """Check what was uploaded, as a worker does."""
         while (claim := self.claim("ingest")) is not None:
@@ -63,11 +71,15 @@ class Service:
         options = datasets.check_options(dataset, core.settings)
         upload, job = core.storage.path(dataset.upload_key), JobDir(folder)
         report = check(upload, job.out, options, Reporter(job, STAGES))
-        made = job.out / "dataset.zip"
-        key = f"datasets/{dataset.id}/dataset.zip"
-        file = core.storage.put(key, made) if made.exists() else None
+        files = None
+        if report["ok"]:
+            names = ("dataset.zip", "gallery.bin")
+            put = core.storage.put
+            files = datasets.Published(
+                *(put(f"datasets/{dataset.id}/{name}", job.out / name) for name in names)
+            )
         with core.database.write() as session:
-            done = datasets.settle(session, claim.dataset_id, report, file)
+            done = datasets.settle(session, claim.dataset_id, report, files)
             ledger.succeed(session, claim, {})
         assert done is not None
         core.storage.delete(done)
@@ -97,23 +109,30 @@ class Service:
         with self.core.database.write() as session:
             return moves.claim(session, worker="test", lease_seconds=60, kinds=[kind])
 
-    def student(self) -> dict[str, Any]:
+    def student(
+        self, files: dict[str, bytes] = BUNDLE, metrics: dict[str, Any] = METRICS
+    ) -> dict[str, Any]:
         """A published student."""
         self.job()
         claim = self.claim("distil")
         assert claim is not None
         with self.core.database.write() as session:
             ledger.trained(session, claim, {"trained": []}, ring=False)
-        return self.package()
+        return self.package(files=files, metrics=metrics)
 
-    def package(self, partial: dict[str, Any] | None = None) -> dict[str, Any]:
+    def package(
+        self,
+        partial: dict[str, Any] | None = None,
+        files: dict[str, bytes] = BUNDLE,
+        metrics: dict[str, Any] = METRICS,
+    ) -> dict[str, Any]:
         """The student of the next package; `partial` says what of its training is missing."""
         claim = self.claim("package")
         assert claim is not None
         assert claim.parent_id is not None
         student_id = "stu_" + claim.job_id.removeprefix("job_") + "01"
         with tempfile.TemporaryDirectory() as folder:
-            files = students.store(self.core.storage, student_id, bundle(Path(folder)))
+            files = students.store(self.core.storage, student_id, bundle(Path(folder), files))
         with self.core.database.write() as session:
             students.publish(
                 session,
@@ -123,7 +142,7 @@ class Service:
                 dataset_id=claim.dataset_id,
                 spec=session.get_one(Job, claim.parent_id).spec,
                 files=files,
-                metrics={**METRICS, "partial": partial},
+                metrics={**metrics, "partial": partial},
             )
             told = {"student_id": student_id, "partial": partial is not None}
             ledger.succeed(session, claim, told)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from app import migrate
 from app.db import Base, Database
 from app.jobs import ledger, moves
-from app.models import ApiKey, Dataset, Event, Job, Outbox, Student, Worker
+from app.models import ApiKey, Dataset, Event, Job, Outbox, Student, Upload, Worker
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
@@ -184,21 +184,31 @@ def upgraded(any_url: str) -> Any:
     database.close()
 
 
+@pytest.fixture
+def newest(any_url: str) -> Any:
+    """A database that was of the first version, and is as the models are."""
+    fill(any_url)
+    migrate.upgrade(any_url)
+    database = Database(any_url)
+    yield database
+    database.close()
+
+
 def told(row: Any) -> dict[str, Any]:
     """A row by the names of its columns."""
     names = {key: column.columns[0].name for key, column in inspect(type(row)).column_attrs.items()}
     return {name: getattr(row, key) for key, name in names.items()}
 
 
-def test_the_second_version_keeps_every_row_and_adds_to_it(upgraded: Database) -> None:
+def test_the_newest_version_keeps_every_row_and_adds_to_it(newest: Database) -> None:
     added: dict[type[Base], dict[str, Any]] = {
         ApiKey: {},
-        Dataset: {},
+        Dataset: {"gallery_key": None, "audit": None},
         Event: {},
         Job: NEW,
         Student: {"partial": False},
     }
-    with upgraded.read() as session:
+    with newest.read() as session:
         for table, more in added.items():
             found = session.scalars(select(table).order_by(*inspect(table).primary_key)).all()
             rows = sorted(ROWS[table.__tablename__], key=lambda row: str(list(row.values())[:2]))
@@ -274,4 +284,78 @@ def test_there_is_no_way_back_from_what_the_first_version_cant_say(
     before = dump(any_url)
     with pytest.raises(IntegrityError):
         migrate.downgrade(any_url, "0001")
+    assert dump(any_url) == before
+
+
+def test_the_third_version_adds_uploads_and_changes_nothing_else(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0002")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0003")
+    after = dump(any_url)
+    assert after.pop("uploads") == []
+    before["alembic_version"], after["alembic_version"] = [], []
+    assert after == before
+    database = Database(any_url)
+    with database.write() as session:
+        session.add(upload())
+    database.close()
+    migrate.downgrade(any_url, "0002")
+    assert dump(any_url) | {"alembic_version": []} == before
+
+
+def upload(**changed: Any) -> Upload:
+    """A row of the third version."""
+    row = {
+        "id": "up_1",
+        "owner": "ana",
+        "name": "digits",
+        "user_metadata": "name ZGlnaXRz",
+        "length_bytes": 2**40,
+        "received_bytes": 2**40,
+        "created_at": MOMENT,
+        "expires_at": None,
+        "dataset_id": "ds_1",
+    }
+    return Upload(**{**row, **changed})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"received_bytes": 2**40 + 1},
+        {"received_bytes": -1},
+        {"dataset_id": "ds_none"},
+        {"owner": None},
+    ],
+)
+def test_the_third_version_refuses_what_cant_be(any_url: str, wrong: dict[str, Any]) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0003")
+    database = Database(any_url)
+    with database.write() as session:
+        session.add(upload())
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.add(upload(id="up_2", **wrong))
+    database.close()
+
+
+def test_the_fourth_version_can_be_taken_back(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0003")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0004")
+    migrate.downgrade(any_url, "0003")
+    assert dump(any_url) == before
+
+
+def test_the_fifth_version_adds_latencies_and_changes_nothing_else(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0004")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0005")
+    after = dump(any_url)
+    assert after.pop("latencies") == []
+    assert after | {"alembic_version": []} == before | {"alembic_version": []}
+    migrate.downgrade(any_url, "0004")
     assert dump(any_url) == before

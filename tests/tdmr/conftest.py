@@ -16,6 +16,7 @@ from timm.models import save_for_hf
 
 from tdmr.config import (
     DistillOptions,
+    ExportOptions,
     JobSpec,
     ReprogramOptions,
     TrainingOptions,
@@ -60,6 +61,8 @@ def spec(foundation_folder: Path) -> JobSpec:
             views=ViewOptions(count=3),
             reprogram=ReprogramOptions(mode="trained", proxy_dim=16, steps=20, batch_size=16),
             training=TrainingOptions(steps=12, batch_size=12),
+            exports=ExportOptions(formats=()),  # they take seconds: see tests/tdmr/export
+            audit=False,
         ),
     )
 

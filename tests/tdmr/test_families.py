@@ -21,6 +21,7 @@ import tdmr
 from tdmr.config import (
     DistillOptions,
     DistilOptions,
+    ExportOptions,
     ReprogramOptions,
     TrainingOptions,
     ViewOptions,
@@ -111,6 +112,7 @@ def test_both_stages_learn(
             reprogram=ReprogramOptions(mode="trained", proxy_dim=16, steps=30, batch_size=18),
             distil=FLAT,
             training=TrainingOptions(steps=40, batch_size=9, warmup=0.0),
+            exports=ExportOptions(formats=()),
         ),
         baselines=(),
         device="cpu",

@@ -1,4 +1,4 @@
-"""What was trained, and the bundle made of it: apart, again, and without what trained it."""
+"""What was trained, and the bundle made of it: apart, again, and without the foundation."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tdmr import bundle, process, trained
 from tdmr.config import JobSpec
 from tdmr.errors import TrainedResultError
 from tdmr.jobdir import STOPPED_STATUS, JobDir, ProgressLine
+from tests.shapes import draw_dataset
 from tests.tdmr.jobs import Jobs
 
-# Where dataset, models and torch are out of reach. With a number, asks itself to stop on its way.
+# With a number, asks itself to stop on its way.
 ALONE = """
 import os, signal, sys
-sys.modules["torch"] = sys.modules["timm"] = None
 pieces = int(sys.argv.pop(1))
 from tdmr import cli, jobdir
 step = jobdir.Reporter.step
@@ -53,10 +53,11 @@ def left(jobs: Jobs) -> JobDir:
 
 
 @pytest.fixture
-def job(left: JobDir, tmp_path: Path) -> JobDir:
-    """A JOB_DIR with nothing but what was trained."""
+def job(left: JobDir, shapes: Path, tmp_path: Path) -> JobDir:
+    """A JOB_DIR with nothing but what was trained, and the dataset."""
     job = JobDir(tmp_path)
-    shutil.copytree(left.out, job.data)
+    shutil.copytree(left.out, job.trained)
+    job.data.symlink_to(shapes)
     return job
 
 
@@ -88,12 +89,12 @@ def test_training_alone_ends_before_the_bundle(left: JobDir) -> None:
 
 
 def test_the_same_bundle_as_in_one_go(job: JobDir, left: JobDir, jobs: Jobs) -> None:
-    """But for the times; and nothing of what trained it is looked at."""
+    """But for the times and the machine's load; and what trained it isn't there."""
     whole = jobs.run("whole", baselines=("kd",)).job
     assert package(job) == 0
     ours, theirs = contents(job.out), contents(whole.out)
     assert ours.keys() == theirs.keys()
-    timed = {"metrics.json", "manifest.json"}
+    timed = {"metrics.json", "exports.json", "manifest.json"}
     assert {k: v for k, v in ours.items() if k not in timed} == {
         k: v for k, v in theirs.items() if k not in timed
     }
@@ -101,16 +102,21 @@ def test_the_same_bundle_as_in_one_go(job: JobDir, left: JobDir, jobs: Jobs) -> 
     assert timm.create_model(f"local-dir:{job.out}", pretrained=True).num_classes == 3
 
     said = lines(job)
-    assert said[-1].event == "done"
-    assert said[-1].result == json.loads(ours["metrics.json"]) == lines(left)[-1].result
+    metrics = json.loads(ours["metrics.json"])
+    assert (said[-1].event, said[-1].result) == ("done", metrics)
+    before = lines(left)[-1].result
+    assert before is not None
+    assert metrics == {**before, **{k: metrics[k] for k in ("evaluation", "exports")}}
     places = [line.stage for line in said if line.stage]
     assert {(place.name, place.index, place.count) for place in places} == {("package", 1, 1)}
     assert [place.progress for place in places][-1] == 1
-    size = len(ours["model.safetensors"])
-    assert (said[-2].step, said[-2].steps) == (size, size)
+    assert said[-2].step == said[-2].steps == 300  # weights, held-out images, formats
 
     assert package(job) == 0  # over what is there
-    assert contents(job.out) == ours
+    again = contents(job.out)
+    assert {k: v for k, v in again.items() if k not in timed} == {
+        k: v for k, v in ours.items() if k not in timed
+    }
 
 
 def test_a_stop_begins_again(job: JobDir) -> None:
@@ -123,7 +129,7 @@ def test_a_stop_begins_again(job: JobDir) -> None:
 def test_a_kill_leaves_nothing_in_the_way(job: JobDir) -> None:
     job.out.mkdir()
     (job.out / "half.json").write_text("what a process that was killed had begun")
-    assert process.package_job(job.path) == 0
+    assert process.package_job(job.path, cache=job.path / "cache") == 0
     assert "half.json" not in contents(job.out)
     assert "half.json" not in (job.out / "manifest.json").read_text()
 
@@ -162,8 +168,8 @@ def flip(folder: Path) -> None:
     ],
 )
 def test_damage_is_typed(job: JobDir, harm: Callable[[Path], None], words: str) -> None:
-    harm(job.data)
-    assert process.package_job(job.path) == 1
+    harm(job.trained)
+    assert process.package_job(job.path, cache=job.path / "cache") == 1
     failure = lines(job)[-1].failure
     assert failure is not None
     assert (failure.code, failure.stage) == ("trained_result", "package")
@@ -173,11 +179,27 @@ def test_damage_is_typed(job: JobDir, harm: Callable[[Path], None], words: str) 
     assert not job.out.exists()
 
 
-def test_by_hand(left: JobDir, tmp_path: Path) -> None:
+def test_another_dataset_is_refused(job: JobDir) -> None:
+    """Its figures would be of images that the student was trained on, or of other classes."""
+    job.data.unlink()
+    draw_dataset(job.data, {"train": 6, "test": 3})
+    assert process.package_job(job.path, cache=job.path / "cache") == 1
+    failure = lines(job)[-1].failure
+    assert failure is not None
+    assert (failure.code, failure.stage) == ("trained_result", "package")
+    assert "The dataset isn't the one" in failure.detail
+    assert not job.out.exists()
+    assert job.trained.exists()
+
+
+def test_by_hand(left: JobDir, shapes: Path, tmp_path: Path) -> None:
     said: list[tuple[int, int]] = []
-    metrics = bundle.package(left.out, tmp_path / "bundle", lambda *at: said.append(at))
-    assert metrics == trained.read(left.out).metrics
-    size = trained.read(left.out).student.bytes
-    assert said[-1] == (size, size)
+    where = {"data": shapes, "cache": tmp_path / "cache"}
+    metrics = bundle.package(
+        left.out, tmp_path / "bundle", **where, on_step=lambda *at: said.append(at)
+    )
+    assert metrics.items() >= trained.read(left.out).metrics.items()
+    assert said == sorted(said)
+    assert (said[0], said[-1]) == ((0, 300), (300, 300))
     with pytest.raises(TrainedResultError):
-        bundle.package(tmp_path / "nowhere", tmp_path / "other")
+        bundle.package(tmp_path / "nowhere", tmp_path / "other", **where)

@@ -22,6 +22,7 @@ from tdmr.cache import ViewFeatures
 from tdmr.checkpoint import Checkpoints
 from tdmr.config import (
     DistillOptions,
+    ExportOptions,
     JobSpec,
     ReprogramOptions,
     TrainingOptions,
@@ -92,6 +93,8 @@ def job(foundation_folder: Path) -> JobSpec:
             views=ViewOptions(count=2),
             reprogram=ReprogramOptions(mode="trained", proxy_dim=16, steps=STEPS, batch_size=8),
             training=TrainingOptions(steps=STEPS, batch_size=7),
+            exports=ExportOptions(formats=()),
+            audit=False,
         ),
     )
 

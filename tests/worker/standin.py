@@ -105,7 +105,7 @@ def result(out: Path, trained: dict[str, Any] | None, metrics: dict[str, Any]) -
     if trained is not None:
         (out / "trained.json").write_text(json.dumps(trained))
         return
-    given = out.parent / "data" / "trained.json"
+    given = out.parent / "trained" / "trained.json"
     if given.exists():
         metrics = json.loads(given.read_text())["metrics"]
     (out / "model.safetensors").write_bytes(b"weights")
@@ -125,7 +125,7 @@ def result(out: Path, trained: dict[str, Any] | None, metrics: dict[str, Any]) -
 def main() -> None:
     lifeline.hold()
     verb, job = sys.argv[1], JobDir(Path(sys.argv[2]))
-    source = job.data / "trained.json" if verb == "package" else job.config
+    source = job.trained / "trained.json" if verb == "package" else job.config
     spec = json.loads(source.read_bytes())
     acts = {"run": spec.get("play", "crash"), "package": spec.get("package_play", "done")}
     words = acts.get(verb, "done")

@@ -22,7 +22,7 @@ from app.db import Database, now
 from app.jobs import ledger, moves, queue
 from app.jobs.claims import Claim
 from app.jobs.states import State
-from app.models import Dataset, Job, Student
+from app.models import Dataset, Job, Latency, Student
 from app.settings import Settings
 from app.storage import LocalStorage
 from tests.support import make_dataset, wait_until
@@ -107,6 +107,28 @@ def test_a_job_that_succeeds_leaves_a_student_and_nothing_else(bench: Bench) -> 
     assert [e.type for e in log] == ["submitted", "started", "progress", "trained", "succeeded"]
     assert log[2].data["steps"] == 3
     assert log[-1].data == {"student_id": student.id, "partial": False}
+
+
+def test_what_was_measured_of_a_student_is_written_down_for_its_owner(bench: Bench) -> None:
+    onnx = {
+        "published": True,
+        "bytes": 1_900_000,
+        "latency": {"p50_ms": 1.5, "p95_ms": 1.75, "threads": 1},
+    }
+    machine = {"cpu": "Chip 9", "cores": 2, "system": "Linux x86_64", "onnxruntime": "1.31.1"}
+    metrics = {
+        "partial": None,
+        "student": {"architecture": "test_resnet", "params": 470_000, "input_size": 160},
+        "exports": {"machine": machine, "formats": {"onnx": onnx}},
+    }
+    for _ in range(2):  # the second one is measured before
+        bench.submit("done", spec={"metrics": metrics})
+        bench.finish()
+    with bench.database.read() as session:
+        assert len(session.scalars(select(Student)).all()) == 2
+        (row,) = session.scalars(select(Latency))
+    assert (row.owner, row.model, row.input_size) == ("ana", "test_resnet", 160)
+    assert (row.p50_ms, row.machine) == (1.5, "Chip 9, 2 cores, Linux x86_64")
 
 
 def test_tidying_up_keeps_what_was_published(bench: Bench) -> None:
@@ -301,7 +323,8 @@ def test_a_good_upload_becomes_a_dataset(bench: Bench) -> None:
     assert (bench.job(job_id).state, found.status) == ("succeeded", "ready")
     assert found.classes == ["cat", "dog"]
     assert found.file_key is not None
-    assert scenes.files_under(bench.storage.root) == [str(bench.storage.path(found.file_key))]
+    keys = (found.file_key, found.gallery_key or "")
+    assert scenes.files_under(bench.storage.root) == [str(bench.storage.path(k)) for k in keys]
 
 
 def test_a_bad_upload_is_a_finding_not_a_failure(bench: Bench) -> None:

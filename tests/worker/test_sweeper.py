@@ -17,7 +17,7 @@ from app.storage import LocalStorage
 from tests.support import make_dataset
 from tests.worker import scenes
 from worker import pipeline, sweeper
-from worker.kinds import dataset_key, trained_prefix
+from worker.kinds import dataset_keys, trained_prefix
 from worker.unpack import UnpackError, unpack
 
 
@@ -40,7 +40,8 @@ def test_the_dataset_of_a_check_that_always_dies_is_invalid(
     claim = silent(any_database, "ingest")
     (tmp_path / "upload").write_bytes(b"x")
     storage.put("uploads/u", tmp_path / "upload")
-    storage.put(dataset_key(claim.dataset_id, 1), tmp_path / "upload")
+    for key in dataset_keys(claim.dataset_id, 1).values():
+        storage.put(key, tmp_path / "upload")
     with any_database.write() as session:
         session.get_one(Dataset, claim.dataset_id).upload_key = "uploads/u"
     (swept,) = sweeper.sweep(any_database, storage, settings)

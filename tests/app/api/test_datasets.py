@@ -15,7 +15,19 @@ from tests.app.datasets.zips import Raw, good_files, pack, png, with_good
 from tests.app.service import ZIP, Service
 
 GOOD = pack(good_files())
-NOTHING = dict.fromkeys(("datasets", "jobs", "events", "outbox", "students", "workers"), 0)
+NOTHING = dict.fromkeys(
+    (
+        "datasets",
+        "events",
+        "jobs",
+        "latencies",
+        "outbox",
+        "students",
+        "uploads",
+        "workers",
+    ),
+    0,
+)
 
 
 def test_an_upload_is_stored_and_its_check_queued(service: Service) -> None:
@@ -41,7 +53,8 @@ def test_a_good_one_becomes_ready_and_its_upload_goes(service: Service) -> None:
     assert found["splits"] == {"test": {"a": 1, "b": 1}, "train": {"a": 2, "b": 2}}
     assert found["check"]["status"] == "succeeded"
     assert found["settled_at"] >= found["created_at"]
-    assert service.files() == [f"datasets/{found['id']}/dataset.zip"]
+    names = ("dataset.zip", "gallery.bin")
+    assert service.files() == [f"datasets/{found['id']}/{name}" for name in names]
 
 
 def test_a_bad_one_becomes_invalid_with_every_finding(service: Service) -> None:
@@ -75,7 +88,7 @@ REFUSED: dict[str, tuple[bytes, dict[str, str], int, str]] = {
     "text": (b"not an archive at all", ZIP, 422, "not_an_archive"),
     "short": (b"PK", ZIP, 422, "not_an_archive"),
     "cut": (GOOD[:-20], ZIP, 422, "not_an_archive"),
-    "gzip": (b"\x1f\x8b\x08\x00" + b"x" * 99, ZIP, 422, "not_an_archive"),
+    "bzip2": (b"BZh9" + b"x" * 99, ZIP, 422, "not_an_archive"),
     "large-text": (os.urandom(3 << 20), ZIP, 422, "not_an_archive"),
     "no-type": (GOOD, {}, 415, "unsupported_media_type"),
     "json": (GOOD, {"Content-Type": "application/json"}, 415, "unsupported_media_type"),

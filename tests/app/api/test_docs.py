@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.api.guard import GuardedRoute
+from app.datasets import formats
 from app.errors import AppError, NotJsonError
 
 
@@ -60,7 +61,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 
 def test_an_upload_is_described_as_an_archive(document: dict[str, Any]) -> None:
     body = document["paths"]["/v1/datasets"]["post"]["requestBody"]
-    assert list(body["content"]) == ["application/zip"]
+    assert list(body["content"]) == list(formats.MEDIA_TYPES)
 
 
 def test_the_page_lists_everything_and_needs_nobody(anonymous: TestClient) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.api.core import Core
 from app.api.idempotency import asked, once
+from app.api.pool import Pool
 from app.db import Database
 from app.jobs import moves
 from app.jobs.idempotency import earlier
@@ -26,7 +27,7 @@ MANY = 8
 def test_the_database_decides(
     any_database: Database, settings: Settings, storage: LocalStorage
 ) -> None:
-    core = Core(settings, any_database, storage, Relay(any_database, settings))
+    core = Core(settings, any_database, storage, Relay(any_database, settings), Pool(settings))
     dataset_id = make_dataset(any_database)
     request = asked("key", "content")
     barrier = Barrier(MANY)

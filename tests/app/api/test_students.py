@@ -65,6 +65,27 @@ def test_a_file_comes_with_all_that_is_known_of_it(service: Service, weights: st
     assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
+def test_head_knows_no_parts(service: Service, weights: str) -> None:
+    """RFC 9110, 14.2: only GET has ranges."""
+    head = service.client.head(weights, headers={"Range": "bytes=0-9"})
+    assert (head.status_code, "Content-Range" in head.headers) == (200, False)
+    assert head.headers["Content-Length"] == str(len(WEIGHTS))
+
+
+@pytest.mark.parametrize("damage", [b"", WEIGHTS[:-1], None])
+def test_a_file_that_is_gone_or_cut_is_said_before_any_of_it_is_sent(
+    service: Service, student: dict[str, Any], weights: str, damage: bytes | None
+) -> None:
+    (stored,) = service.core.storage.root.rglob("model.safetensors")
+    stored.unlink() if damage is None else stored.write_bytes(damage)
+    for url in (weights, student["archive_url"]):
+        response = service.client.get(url)
+        assert (response.status_code, response.json()["code"]) == (500, "damaged_file")
+        assert str(service.core.storage.root) not in response.text
+        assert "model.safetensors" in response.json()["detail"]
+    assert service.client.get(weights.replace("model.safetensors", "README.md")).is_success
+
+
 def test_head_tells_the_same_without_the_bytes(service: Service, weights: str) -> None:
     whole, head = service.client.get(weights), service.client.head(weights)
     assert (head.status_code, head.content) == (200, b"")
@@ -81,6 +102,7 @@ PARTS = {
     "last": ("bytes=-20", WEIGHTS[-20:]),
     "more-than-there-is": ("bytes=5000-999999", WEIGHTS[5000:]),
     "more-than-all-of-it": ("bytes=-999999", WEIGHTS),
+    "units-in-capitals": ("Bytes=0-9", WEIGHTS[:10]),
     "one-byte": ("bytes=0-0", WEIGHTS[:1]),
 }
 

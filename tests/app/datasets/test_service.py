@@ -41,6 +41,9 @@ def dataset(any_database: Database, settings: Settings) -> Dataset:
         ).dataset
 
 
+FILES = service.Published(Stored("datasets/1", 1, ""), Stored("galleries/1", 1, ""))
+
+
 def read(database: Database) -> Dataset:
     with database.read() as session:
         return service.get(session, "ana", "ds_1").dataset
@@ -58,10 +61,11 @@ def test_a_new_one_is_processing_and_its_check_queued(
 
 def test_a_good_report_makes_it_ready(any_database: Database, dataset: Dataset) -> None:
     with any_database.write() as session:
-        upload = service.settle(session, dataset.id, REPORT, Stored("datasets/1", 1, ""))
+        upload = service.settle(session, dataset.id, REPORT, FILES)
     found = read(any_database)
     assert upload == UPLOAD.key
-    assert (found.status, found.version, found.file_key) == ("ready", "1" * 64, "datasets/1")
+    assert (found.status, found.version) == ("ready", "1" * 64)
+    assert (found.file_key, found.gallery_key) == ("datasets/1", "galleries/1")
     assert found.upload_key is None
     assert found.settled_at is not None
 
@@ -91,7 +95,7 @@ def test_a_check_that_died_makes_it_invalid_and_says_why(
 
 def test_what_is_settled_stays_as_it_is(any_database: Database, dataset: Dataset) -> None:
     with any_database.write() as session:
-        service.settle(session, dataset.id, REPORT, Stored("datasets/1", 1, ""))
+        service.settle(session, dataset.id, REPORT, FILES)
     with any_database.write() as session:
         failure = Failure(code="late", user_error=False, detail="x")
         assert service.settle_failed(session, dataset.id, failure) is None

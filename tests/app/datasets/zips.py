@@ -32,6 +32,8 @@ class Raw:
     offset: int | None = None
     central_extra: bytes = b""
     local: dict[str, int | bytes] = field(default_factory=dict)  # what the local header says else
+    local_extra: bytes = b""
+    behind: bytes = b""  # follows the data, as a descriptor does
 
     def bytes_packed(self) -> bytes:
         """What lies in the archive."""
@@ -77,9 +79,9 @@ def build(
             body += struct.pack(
                 "<4s5H3L2H",
                 *(LOCAL, 20, said["flags"], said["method"], 0, 33),
-                *(said["crc"], said["packed"], said["size"], len(name), 0),
+                *(said["crc"], said["packed"], said["size"], len(name), len(entry.local_extra)),
             )
-            body += name + packed
+            body += name + entry.local_extra + packed + entry.behind
         directory += struct.pack(
             "<4s6H3L5H2L",
             *(CENTRAL, entry.system << 8 | 20, 20, entry.flags, entry.method, 0, 33),

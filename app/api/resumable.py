@@ -1,0 +1,237 @@
+"""/v1/uploads: tus 1.0.0. A finished upload is a dataset, as one sent to /v1/datasets."""
+
+from __future__ import annotations
+
+from email.utils import format_datetime
+from typing import Annotated, Any
+
+import anyio
+from fastapi import Header, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from app.access.keys import Caller
+from app.access.scopes import Scope
+from app.api import tus
+from app.api.appending import append
+from app.api.body import content_length, media_type
+from app.api.core import CallerDep, Core, CoreDep
+from app.api.guard import needs, router
+from app.api.schemas import UploadOut
+from app.datasets import resumable
+from app.errors import EmptyBodyError, TooLargeError, UnsupportedMediaTypeError
+from app.models import Upload
+
+routes = router()
+
+DATASET = "Tdmr-Dataset"
+_STATE = {
+    "Upload-Offset": "Bytes that are durable: send on from here.",
+    "Upload-Expires": "When it's removed, unless more comes; absent once it's finished.",
+    DATASET: "Where the dataset is that it became; absent until it's finished.",
+}
+
+Version = Annotated[str | None, Header(alias="Tus-Resumable", description="1.0.0")]
+Length = Annotated[
+    str | None, Header(alias="Upload-Length", description="Of the whole, in bytes; needed.")
+]
+Offset = Annotated[
+    str | None, Header(alias="Upload-Offset", description="Where the body begins; needed.")
+]
+Metadata = Annotated[
+    str | None,
+    Header(
+        alias="Upload-Metadata",
+        description="Pairs of a key and base64: `name` or `filename` of the dataset, `filetype`.",
+    ),
+]
+ChecksumText = Annotated[
+    str | None,
+    Header(
+        alias="Upload-Checksum",
+        description="`sha256` or `sha1` and the base64 of the body's digest; else 460.",
+    ),
+]
+
+
+def _body(required: bool) -> dict[str, Any]:
+    schema = {"schema": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"required": required, "content": {tus.MEDIA_TYPE: schema}}}
+
+
+def _told(description: str, **more: str) -> dict[str, Any]:
+    """An answer with its headers, for the API's description."""
+    names = {**{name.replace("_", "-"): text for name, text in more.items()}, **_STATE}
+    return {
+        "description": description,
+        "headers": {
+            name: {"description": text, "schema": {"type": "string"}}
+            for name, text in names.items()
+        },
+    }
+
+
+@routes.api_route("/uploads", methods=["OPTIONS"], status_code=204, response_class=Response)
+@needs(Scope.DATASETS_WRITE)
+def upload_options(core: CoreDep) -> Response:
+    """What of tus there is: version, extensions, checksum algorithms, the largest size."""
+    return Response(
+        status_code=204,
+        headers={
+            "Tus-Version": tus.VERSION,
+            "Tus-Extension": tus.EXTENSIONS,
+            "Tus-Max-Size": str(core.settings.max_upload_bytes),
+            "Tus-Checksum-Algorithm": ",".join(tus.ALGORITHMS),
+        },
+    )
+
+
+@routes.post(
+    "/uploads",
+    status_code=201,
+    response_model=UploadOut,
+    openapi_extra=_body(required=False),
+    responses={201: _told("The upload.", Location="Where to send its bytes.")},
+)
+@needs(Scope.DATASETS_WRITE)
+async def create_upload(
+    request: Request,
+    core: CoreDep,
+    caller: CallerDep,
+    _version: Version = None,
+    _length: Length = None,
+    _metadata: Metadata = None,
+    _checksum: ChecksumText = None,
+) -> Response:
+    """Begin an upload that can be broken off and gone on with; its first bytes may come along."""
+    tus.check_version(request)
+    length = tus.length(request)
+    if length == 0:
+        raise EmptyBodyError("An upload of no bytes can't become a dataset.")
+    if length > core.settings.max_upload_bytes:
+        raise TooLargeError(f"An upload may have at most {core.settings.max_upload_bytes} bytes.")
+    raw, known = tus.metadata(request)
+    name = tus.dataset_name(known)
+    checksum = tus.checksum(request)
+    comes_along = media_type(request) == tus.MEDIA_TYPE
+    if not comes_along and content_length(request):
+        raise _wrong_type()
+    upload = await run_in_threadpool(_begin, core, caller, length, name, raw)
+    if comes_along:
+        try:
+            upload = await append(request, core, caller.owner, upload.id, 0, checksum)
+        except BaseException:  # the caller never learns its address
+            with anyio.CancelScope(shield=True):
+                await run_in_threadpool(resumable.remove, core.database, core.storage, upload.id)
+            raise
+    response = _answer(upload, 201)
+    response.headers["Location"] = f"{tus.PATH}/{upload.id}"
+    return response
+
+
+def _begin(core: Core, caller: Caller, length: int, name: str, metadata: str | None) -> Upload:
+    """The part first, so that a row never speaks of one that isn't there."""
+    upload_id = resumable.new_upload_id()
+    key = resumable.part_key(upload_id)
+    core.storage.begin(key)
+    try:
+        with core.database.write() as session:
+            return resumable.create(
+                session,
+                upload_id=upload_id,
+                owner=caller.owner,
+                name=name,
+                length=length,
+                metadata=metadata,
+                settings=core.settings,
+            )
+    except BaseException:
+        core.storage.delete(key)
+        raise
+
+
+@routes.get(
+    "/uploads/{upload_id}",
+    response_model=UploadOut,
+    responses={200: _told("The upload.", Upload_Length="Of the whole, in bytes.")},
+)
+@needs(Scope.DATASETS_WRITE)
+def get_upload(
+    request: Request, core: CoreDep, caller: CallerDep, upload_id: str, _version: Version = None
+) -> Response:
+    """How far an upload is; HEAD says so in headers alone, as tus has it."""
+    if request.state.head:
+        tus.check_version(request)
+    with core.database.read() as session:
+        return _answer(resumable.get(session, caller.owner, upload_id), 200)
+
+
+@routes.patch(
+    "/uploads/{upload_id}",
+    status_code=204,
+    response_class=Response,
+    openapi_extra=_body(required=True),
+    responses={204: _told("The bytes are durable.")},
+)
+@needs(Scope.DATASETS_WRITE)
+async def append_to_upload(
+    request: Request,
+    core: CoreDep,
+    caller: CallerDep,
+    upload_id: str,
+    _version: Version = None,
+    _offset: Offset = None,
+    _checksum: ChecksumText = None,
+) -> Response:
+    """Send more. What arrives before a connection breaks is kept; the last byte makes a dataset."""
+    tus.check_version(request)
+    if media_type(request) != tus.MEDIA_TYPE:
+        raise _wrong_type()
+    offset, checksum = tus.offset(request), tus.checksum(request)
+    upload = await append(request, core, caller.owner, upload_id, offset, checksum)
+    return Response(status_code=204, headers=_headers(upload))
+
+
+@routes.delete("/uploads/{upload_id}", status_code=204, response_class=Response)
+@needs(Scope.DATASETS_WRITE)
+def delete_upload(
+    request: Request, core: CoreDep, caller: CallerDep, upload_id: str, _version: Version = None
+) -> Response:
+    """Forget an upload and its bytes. The dataset that it became stays."""
+    tus.check_version(request)
+    with core.database.read() as session:
+        upload = resumable.get(session, caller.owner, upload_id)
+    resumable.remove(core.database, core.storage, upload.id)
+    return Response(status_code=204)
+
+
+def _answer(upload: Upload, status: int) -> Response:
+    out = UploadOut(
+        id=upload.id,
+        name=upload.name,
+        offset=upload.received_bytes,
+        length=upload.length_bytes,
+        created_at=upload.created_at,
+        expires_at=upload.expires_at,
+        dataset_id=upload.dataset_id,
+    )
+    return JSONResponse(out.model_dump(mode="json"), status, headers=_headers(upload))
+
+
+def _headers(upload: Upload) -> dict[str, str]:
+    headers = {
+        "Upload-Offset": str(upload.received_bytes),
+        "Upload-Length": str(upload.length_bytes),
+        "Cache-Control": "no-store",
+    }
+    if upload.user_metadata is not None:
+        headers["Upload-Metadata"] = upload.user_metadata
+    if upload.expires_at is not None:
+        headers["Upload-Expires"] = format_datetime(upload.expires_at, usegmt=True)
+    if upload.dataset_id is not None:
+        headers[DATASET] = f"/v1/datasets/{upload.dataset_id}"
+    return headers
+
+
+def _wrong_type() -> UnsupportedMediaTypeError:
+    return UnsupportedMediaTypeError(f"Send the bytes with Content-Type: {tus.MEDIA_TYPE}.")

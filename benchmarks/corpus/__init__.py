@@ -1,0 +1,1 @@
+"""What hostile and good uploads do to the intake: each checked in a process of its own."""
