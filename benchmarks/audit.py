@@ -164,6 +164,7 @@ def one(target: str, foundation: str, seed: int) -> dict[str, Any]:
         spec = JobSpec(foundation=foundation, student="test_resnet", options=options)
         task, index = prepare(spec, data, store, torch.device("cpu"), Reporter(None, ["prepare"]))
         found = audit.look(task, index, store)
+    assert found is not None
     told = {
         kind: {frozenset(image["file"] for image in each["images"]) for each in found[kind]}
         for kind in ("duplicates", "leaks")

@@ -49,7 +49,9 @@ def one(shots: int, seed: int, only: str) -> dict[str, Any]:
             foundation=settings.FOUNDATION,
             student=settings.STUDENT,
             out=root / "out",
-            options=settings.options(seed).model_copy(update={"exports": NO_FORMATS}),
+            options=settings.options(seed).model_copy(
+                update={"exports": NO_FORMATS, "audit": False}
+            ),
             device="cpu",
         ).metrics
     rows = {**metrics["baselines"], "tdmr": metrics}

@@ -29,6 +29,7 @@ from tdmr.data.pixels import Pixels
 from tdmr.store import ArrayStore
 from tdmr.task import Task, labels
 
+MOST_IMAGES = 50_000  # that are compared with each other: about 10 kB each
 NEIGHBOURS = 3  # of each image that are laid over it
 SIDE = 24  # pixels of the square in which two images are compared
 SCALES = (1.0, 0.97, 0.94, 0.91)  # of the window of one image that is laid over the other
@@ -76,12 +77,15 @@ def look(
     index: DatasetIndex,
     store: ArrayStore,
     on_images: OnImages = lambda done, total: None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Audit a task's training and held-out images, as JSON; numbers are places in `index`.
 
-    The foundation sees each image once, as it is; what it says is stored, and reused.
+    The foundation sees each image once, as it is; what it says is stored, and reused. None for more
+    than MOST_IMAGES images.
     """
     parts = (index.split("train"), index.held_out)
+    if sum(map(len, parts)) > MOST_IMAGES:
+        return None
     pixels = (task.images.train_foundation, task.images.held_out_foundation)
     features = [
         plain_features(store, task.foundation, each, [image.sha256 for image in part], on_images)

@@ -35,6 +35,7 @@ SPEC: dict[str, Any] = {
         "views": {"count": 4, "flip": 0.0},
         "reprogram": {"steps": 40},
         "training": {"steps": 150, "batch_size": 16},
+        "audit": False,
         "exports": {"formats": []},  # what is killed is the training
     },
 }

@@ -125,7 +125,7 @@ def measure(
             foundation=cell.foundation,
             student=cell.student,
             out=Path(folder) / "bundle",
-            options=options.model_copy(update={"exports": NO_FORMATS}),
+            options=options.model_copy(update={"exports": NO_FORMATS, "audit": False}),
             baselines=BASELINES,
             cache=request.data / "cache",
             device=request.device,

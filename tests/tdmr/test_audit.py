@@ -66,6 +66,7 @@ def files(found: list[dict[str, object]]) -> set[frozenset[str]]:
 def test_a_clean_dataset_isnt_accused(tmp_path: Path) -> None:
     write(tmp_path / "data")
     found = audit.look(*prepared(tmp_path / "data", tmp_path / "c"), ArrayStore(tmp_path / "c"))
+    assert found is not None
     assert found["counts"] == {"duplicates": 0, "leaks": 0, "mislabels": 0}
 
 
@@ -77,6 +78,7 @@ def test_what_is_planted_is_found_and_told_apart(tmp_path: Path) -> None:
     (data / "train/1/5.png").rename(data / "train/2/wrong.png")
     task, index = prepared(data, tmp_path / "c")
     found = audit.look(task, index, ArrayStore(tmp_path / "c"))
+    assert found is not None
     assert files(found["duplicates"]) == {frozenset({"train/0/1.png", "train/0/smaller.png"})}
     assert files(found["leaks"]) == {frozenset({"train/0/2.png", "test/0/cropped.png"})}
     (doubt,) = found["mislabels"]
@@ -140,3 +142,13 @@ def test_a_job_leaves_its_audit_in_the_bundle(tmp_path: Path) -> None:
     assert files(audited["leaks"]) == {frozenset({"train/0/2.png", "test/0/cropped.png"})}
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
     assert "audit.json" in [file["name"] for file in manifest["files"]]
+
+
+def test_more_images_than_can_be_compared_arent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "data")
+    task, index = prepared(tmp_path / "data", tmp_path / "c")
+    monkeypatch.setattr(audit, "MOST_IMAGES", CLASSES * EACH - 1)
+    assert audit.look(task, index, ArrayStore(tmp_path / "c")) is None
+    assert task.foundation.forwards == 0

@@ -71,6 +71,7 @@ def measure(images: int, foundation: str, folder: Path, *, hold: bool) -> int:
             views=ViewOptions(count=2),
             reprogram=ReprogramOptions(mode="trained", proxy_dim=16, steps=5, batch_size=BATCH),
             training=TrainingOptions(steps=5, batch_size=BATCH),
+            audit=False,  # its memory is bounded by the most images that it looks at
         ),
     )
     before, peak, over = anonymous(), 0, threading.Event()

@@ -13,7 +13,7 @@ TUS = {"Tus-Resumable": "1.0.0"}
 BYTES = {**TUS, "Content-Type": "application/offset+octet-stream"}
 UPLOADS = "/v1/uploads"
 NOTHING = dict.fromkeys(
-    ("datasets", "jobs", "events", "outbox", "students", "uploads", "workers"), 0
+    ("datasets", "events", "jobs", "latencies", "outbox", "students", "uploads", "workers"), 0
 )
 
 
