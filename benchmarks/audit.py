@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -234,7 +233,7 @@ def main() -> None:
             **over_all,
             "share_planted": SHARE,
             "seeds": list(SEEDS),
-            "command": " ".join(sys.argv),
+            "command": "make bench-audit",
             "commit": commit(),
             "machine": machine(),
             "rows": rows,

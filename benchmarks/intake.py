@@ -157,7 +157,7 @@ def main() -> None:
         "intake_fast" if FAST else "intake",
         {
             **found,
-            "command": " ".join(sys.argv),
+            "command": "make bench-intake",
             "seed": 0,
             "commit": commit(),
             "machine": machine(),
