@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -66,7 +66,10 @@ class Outcome:
 
 
 class Sandbox:
-    """Runs uploads one by one; a context manager."""
+    """Runs uploads one by one; a context manager. `targets` are absolute names to be looked at."""
+
+    def __init__(self, targets: Sequence[Path] = TARGETS) -> None:
+        self._targets = targets
 
     def __enter__(self) -> Self:
         self._root = Path(tempfile.mkdtemp(prefix="tdmr-corpus-"))
@@ -103,12 +106,12 @@ class Sandbox:
         options = service.check_options(Dataset(upload_bytes=len(content)), Settings())
         job.config.write_text(options.model_dump_json())
         told = self._ask({"job": str(job.path), "cwd": str(cwd), "without": without})
-        outcome = _judge(self._root, job, told)
+        outcome = _judge(self._root, job, told, self._targets)
         for each in self._root.iterdir():
             shutil.rmtree(each) if each.is_dir() else each.unlink()
-        for target in outcome.outside:
-            with contextlib.suppress(FileNotFoundError):
-                Path("/", target).unlink() if Path("/", target) in TARGETS else None
+        for target in self._targets:
+            if target.as_posix() in outcome.outside:
+                target.unlink(missing_ok=True)
         return outcome
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def _let_in(content: bytes) -> bool:
     return kind is not None and formats.ends_well(kind, content[-formats.TAIL_BYTES :])
 
 
-def _judge(root: Path, job: JobDir, told: dict[str, Any]) -> Outcome:
+def _judge(root: Path, job: JobDir, told: dict[str, Any], targets: Sequence[Path]) -> Outcome:
     report: dict[str, Any] = {}
     with contextlib.suppress(FileNotFoundError):
         report = json.loads((job.out / "report.json").read_bytes())
@@ -143,7 +146,7 @@ def _judge(root: Path, job: JobDir, told: dict[str, Any]) -> Outcome:
         ),
         images=report.get("images", 0),
         version=report.get("version"),
-        outside=tuple(sorted(_outside(root, job))),
+        outside=tuple(sorted(_outside(root, job, targets))),
         left=tuple(sorted(found - expected)),
         crash=crash,
         cpu_seconds=told["cpu_seconds"],
@@ -158,7 +161,7 @@ def _below(folder: Path) -> Iterator[str]:
             yield (Path(at) / name).relative_to(folder).as_posix()
 
 
-def _outside(root: Path, job: JobDir) -> Iterator[str]:
+def _outside(root: Path, job: JobDir, targets: Sequence[Path]) -> Iterator[str]:
     """What lies beside the job's folder, and in the places that absolute names speak of."""
     own = {each.relative_to(root).as_posix() for each in (job.path, *job.path.parents)
            if each != root and each.is_relative_to(root)}  # fmt: skip
@@ -166,6 +169,6 @@ def _outside(root: Path, job: JobDir) -> Iterator[str]:
     for path in _below(root):
         if path not in own and path != f"{DEPTH}/cwd" and not path.startswith(nest + "/"):
             yield path
-    for target in TARGETS:
+    for target in targets:
         if target.exists():
             yield target.as_posix()
