@@ -141,7 +141,7 @@ class LocalStorage:
         handle = os.open(self.path(key), os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BaseException as error:
+        except BaseException as error:  # raised again once the file is let go
             os.close(handle)
             if isinstance(error, BlockingIOError):
                 raise LockedError("Another request is sending to this upload.") from None

@@ -148,7 +148,7 @@ def result_in(folder: Path, reporter: Reporter) -> Iterator[Path]:
         with room_for("the result", folder.parent):
             try:
                 yield folder
-            except BaseException as error:
+            except BaseException as error:  # nothing half-written stays, however it ends
                 shutil.rmtree(folder, ignore_errors=True)
                 if is_out_of_memory(error):
                     raise OutOfMemoryError(reporter.stage) from error

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,17 +81,23 @@ def look(
 ) -> dict[str, Any] | None:
     """Audit a task's training and held-out images, as JSON; numbers are places in `index`.
 
-    The foundation sees each image once, as it is; what it says is stored, and reused. None for more
-    than MOST_IMAGES images.
+    The foundation sees each image once, as it is; what it says is stored, and reused.
+    `on_images(done, total)` is told of those that it had to see. None for more than MOST_IMAGES.
     """
     parts = (index.split("train"), index.held_out)
     if sum(map(len, parts)) > MOST_IMAGES:
         return None
     pixels = (task.images.train_foundation, task.images.held_out_foundation)
-    features = [
-        plain_features(store, task.foundation, each, [image.sha256 for image in part], on_images)
-        for part, each in zip(parts, pixels, strict=True)
-    ]
+    features: list[npt.NDArray[np.float16]] = []
+    total = sum(map(len, parts))
+    for part, each in zip(parts, pixels, strict=True):
+        before = sum(len(rows) for rows in features)
+
+        def seen(done: int, _: int, before: int = before) -> None:
+            on_images(before + done, total)
+
+        hashes = [image.sha256 for image in part]
+        features.append(plain_features(store, task.foundation, each, hashes, seen))
     images = [*parts[0], *parts[1]]
     found = of_images(
         torch.from_numpy(np.concatenate(features)).float(),

@@ -148,7 +148,7 @@ def _working(
     except Stopped as stop:
         work.reporter.stopped(stop)
         work.status = STOPPED_STATUS
-    except Exception as error:
+    except Exception as error:  # what isn't the user's to change is raised again
         failure = _failure(error, work.reporter.stage)
         if failure is None:
             raise

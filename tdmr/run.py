@@ -89,7 +89,7 @@ def run(
     audited = None
     if spec.options.audit:
         with World.current().main_first():
-            audited = audit.look(task, index, store)
+            audited = audit.look(task, index, store, reporter.step)
     student = trained[OURS].student
     metrics = conclude(out, task, student, teacher, results, costs(), audited=audited)
     reporter.step(1, 1)

@@ -152,6 +152,6 @@ class Repeated:
                 self._action()
             except SQLAlchemyError as error:
                 log.warning("database_unreachable", during=self._name, error=str(error))
-            except Exception:
+            except Exception:  # a round that breaks is logged, and the next one is tried
                 log.exception("round_broke", during=self._name)
             self._stop.wait(self._interval)

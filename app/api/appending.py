@@ -65,7 +65,7 @@ async def append(
         except NotAnArchiveError:
             await _shielded(tail.discard)
             raise
-        except Exception:
+        except Exception:  # whatever it was, nothing of the piece stays
             await _shielded(tail.undo)
             raise
         return tail.upload
@@ -176,7 +176,7 @@ def _take_hold(core: Core, owner: str, upload_id: str, offset: int) -> _Tail:
         if part.bytes < upload.received_bytes:
             raise _lost()
         part.cut(upload.received_bytes)  # what a killed server had written and not yet counted
-    except BaseException:
+    except BaseException:  # the lock goes with whatever ends this
         part.close()
         raise
     return _Tail(core, upload, part)

@@ -104,7 +104,7 @@ async def _beside(
         group.start_soon(watch)
         try:
             found.append(await action())
-        except Exception as error:
+        except Exception as error:  # raised again below, outside the group
             failed.append(error)
         group.cancel_scope.cancel()
     if failed:

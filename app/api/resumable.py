@@ -145,7 +145,7 @@ def _begin(core: Core, caller: Caller, length: int, name: str, metadata: str | N
                 metadata=metadata,
                 settings=core.settings,
             )
-    except BaseException:
+    except BaseException:  # however it ends, no part without a row
         core.storage.delete(key)
         raise
 

@@ -93,7 +93,7 @@ async def _in_threads(manager: AbstractContextManager[Value]) -> AsyncIterator[V
     value = await run_in_threadpool(manager.__enter__)
     try:
         yield value
-    except BaseException as error:
+    except BaseException as error:  # handed on to the manager, and raised again
         with anyio.CancelScope(shield=True):  # clean up even when the request is cancelled
             await run_in_threadpool(manager.__exit__, type(error), error, error.__traceback__)
         raise

@@ -44,7 +44,7 @@ class Network:
         stop.reach(options)
         try:
             (found,) = self._session.run(["probabilities"], {"images": pixels / 255}, options)
-        except Exception:
+        except Exception:  # of onnxruntime, whose error for a stop has no type
             stop.check()
             raise
         probabilities: npt.NDArray[np.float32] = found[0]

@@ -70,7 +70,7 @@ def store(storage: LocalStorage, student_id: str, out: Path) -> list[dict[str, A
     try:
         rows = [_put(storage, prefix, out, file) for file in manifest.files]
         rows.append(_put_manifest(storage, prefix, out))
-    except BaseException:
+    except BaseException:  # nothing stays stored, whatever it was
         storage.delete(prefix)
         raise
     return [row.model_dump() for row in rows]

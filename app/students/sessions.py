@@ -73,7 +73,7 @@ class Sessions(Generic[Value]):
             if entry.value is None:
                 try:
                     entry.value = load()
-                except BaseException:
+                except BaseException:  # the next one tries to load it again
                     self._forget(key, entry)
                     raise
             return entry.value

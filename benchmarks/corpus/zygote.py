@@ -81,7 +81,7 @@ def _be_child(request: dict[str, Any], tell: int) -> int:
         before = _resident("VmRSS")
         status = check.main([str(job)])
         os.write(tell, b"%d" % (_resident("VmHWM") - before))
-    except BaseException:
+    except BaseException:  # a crash is an outcome to be told
         traceback.print_exc()
         return 1
     return status

@@ -88,7 +88,7 @@ def _together() -> Iterator[None]:
     """When the block ends early, as when the user has had enough, every thread does."""
     try:
         yield
-    except BaseException:
+    except BaseException:  # Ctrl-C too; raised again
         GIVEN_UP.set()
         raise
 
@@ -98,7 +98,7 @@ def _row(program: Program, name: str, act: Scenario, bar: TaskID | None) -> Row:
     began, progress = time.monotonic(), program.progress
     try:
         row = act()
-    except Exception as error:
+    except Exception as error:  # a part that fails is a broken promise, and shown
         progress.console.print_exception()
         row = Row(name, Verdict(), failed=[f"{type(error).__name__}: {error}"])
     row.seconds = round(time.monotonic() - began, 1)

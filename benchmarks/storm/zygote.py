@@ -80,7 +80,7 @@ def _be_child(request: dict[str, Any], lifeline: tuple[int, int]) -> int:
         RUN[request["run"]](*request["options"])
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
+    except BaseException:  # a forked child must end here
         traceback.print_exc()
         return 1
     return 0

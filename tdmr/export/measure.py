@@ -36,7 +36,7 @@ def attempt(order: dict[str, Any]) -> dict[str, Any]:
     """What `measure` finds, or the error that it ends with."""
     try:
         return measure(**order)
-    except Exception as error:
+    except Exception as error:  # whatever a runtime raises is told by line
         return {"error": f"{type(error).__name__}: {error}"}
 
 
@@ -109,11 +109,11 @@ LOADERS: dict[str, Callable[[str], Call]] = {"onnx": _onnx, "program": _program,
 
 
 def _import_onnx() -> None:
-    import onnxruntime  # noqa: F401
+    import onnxruntime  # noqa: F401 - what it costs to load is measured
 
 
 def _import_torch() -> None:
-    import timm  # noqa: F401
+    import timm  # noqa: F401 - the same
 
 
 IMPORTS = {"onnx": _import_onnx, "torch": _import_torch}

@@ -148,7 +148,7 @@ def _one(
             row |= _measured(making, meter, KINDS[wanted], path)
     except Stopped:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever an exporter raises refuses its format
         if is_disk_full(error):
             raise
         row["reason"] = _words(error, making)

@@ -92,7 +92,10 @@ def test_the_foundation_sees_every_image_once_and_never_again(tmp_path: Path) ->
     write(tmp_path / "data")
     store = ArrayStore(tmp_path / "c")
     task, index = prepared(tmp_path / "data", tmp_path / "c")
-    first = audit.look(task, index, store)
+    told: list[tuple[int, int]] = []
+    first = audit.look(task, index, store, lambda *counts: told.append(counts))
+    assert told[-1] == (CLASSES * EACH, CLASSES * EACH)
+    assert told == sorted(told)
     assert task.foundation.forwards == CLASSES * EACH
     again, _ = prepared(tmp_path / "data", tmp_path / "c")
     assert audit.look(again, index, store) == first

@@ -342,7 +342,7 @@ def test_a_check_that_does_not_end_well_makes_the_dataset_invalid(bench: Bench, 
     if how == "dies":
         bench.run(lambda _command, job: Child(["false"], job))
     else:
-        sleeping: Callable[..., Child] = lambda _command, job: Child(["sleep", "600"], job)  # noqa: E731
+        sleeping: Callable[..., Child] = lambda _command, job: Child(["sleep", "600"], job)  # noqa: E731  # shorter than a def
         running = threading.Thread(target=bench.run, args=[sleeping])
         running.start()
         wait_until(lambda: bench.job(job_id).state == "running")

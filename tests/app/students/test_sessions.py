@@ -36,7 +36,7 @@ def test_of_many_who_ask_one_loads() -> None:
 def test_the_longest_unused_makes_room() -> None:
     sessions: Sessions[str] = Sessions(2)
     for key in ("a", "b", "a", "c"):
-        assert sessions.get(key, lambda key=key: key.upper()) == key.upper()  # type: ignore[misc]
+        assert sessions.get(key, lambda key=key: key.upper()) == key.upper()  # type: ignore[misc]  # a default in a lambda
     assert sessions.keys() == ["a", "c"]
     assert sessions.get("a", lambda: "again") == "A"
     assert sessions.get("b", lambda: "again") == "again"
