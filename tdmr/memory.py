@@ -10,6 +10,9 @@ import torch
 from tdmr.errors import SMALLER_STUDENT, OutOfMemoryError, is_out_of_memory
 
 LEAST_BATCH = 2
+# A training's memory differs a little from one process to the next; by less than that of an eighth
+# of its images.
+SPARE = 8
 
 
 def out_of_memory(stage: str, batch_size: int, rehearse: Callable[[int], None]) -> OutOfMemoryError:
@@ -31,9 +34,9 @@ def out_of_memory(stage: str, batch_size: int, rehearse: Callable[[int], None]) 
 
 
 def largest_fitting(batch_size: int, rehearse: Callable[[int], None]) -> int | None:
-    """The largest of batch_size / 2, / 4 … 2 that `rehearse` has memory for; None if none is.
+    """The largest of batch_size / 2, / 4 … 2 that there is memory for, with room to spare; or None.
 
-    Raises whatever else goes wrong in `rehearse`.
+    `rehearse` is asked for an eighth more images than each. Raises whatever else goes wrong in it.
     """
     fits = None
     # From the smallest on: what a failure leaves is in pieces, and would be held against the next.
@@ -41,7 +44,7 @@ def largest_fitting(batch_size: int, rehearse: Callable[[int], None]) -> int | N
         gc.collect()
         torch.cuda.empty_cache()
         try:
-            rehearse(size)
+            rehearse(size + max(size // SPARE, 1))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -28,19 +28,23 @@ from tdmr.store import ArrayStore
 from tdmr.task import Task, cache_views, prepare, teach
 from tests.tdmr.jobs import Ended, Jobs
 
-# Lets itself have so many bytes more, from the moment on at which a stage begins.
+# Lets itself have so many bytes more while a stage lasts. The second process gets as much as the
+# first one had: it starts with less, as it finds the cache filled.
 LIMITED = """
 import pathlib, resource, sys
-stage, room = sys.argv[1], int(sys.argv[2])
-del sys.argv[1:3]
+stage, limit, room = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
+del sys.argv[1:4]
 from tdmr import cli, jobdir
 start = jobdir.Reporter.start
 def begin(self, at):
     start(self, at)
+    most = resource.RLIM_INFINITY
     if at == stage:
         status = pathlib.Path("/proc/self/status").read_text()
-        most = int(status.split("VmData:")[1].split()[0]) * 1024 + room
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        if not limit.exists():
+            limit.write_text(str(int(status.split("VmData:")[1].split()[0]) * 1024 + room))
+        most = int(limit.read_text())
+    resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
 jobdir.Reporter.start = begin
 cli.app()
 """
@@ -60,7 +64,8 @@ def with_batch(options: DistillOptions, batch_size: int, **changes: Any) -> Dist
 
 def run_limited(jobs: Jobs, name: str, stage: str, **changes: Any) -> Ended:
     job = jobs.make(name, **changes)
-    command = [sys.executable, "-c", LIMITED, stage, str(ROOM), "run", str(job.path)]
+    limit = jobs.folder / "limit"
+    command = [sys.executable, "-c", LIMITED, stage, str(limit), str(ROOM), "run", str(job.path)]
     done = subprocess.run(
         [*command, "--device", "cpu", "--cache", str(jobs.folder / "cache")],
         capture_output=True, text=True, check=False, timeout=300,
@@ -183,7 +188,12 @@ def test_another_error_of_a_try_is_not_hidden(made: Made, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     ("batch_size", "most", "tried", "fits"),
-    [(256, 40, [2, 4, 8, 16, 32, 64], 32), (100, 200, [3, 6, 12, 25, 50], 50), (3, 9, [], None)],
+    [
+        (256, 40, [3, 5, 9, 18, 36, 72], 32),
+        (256, 35, [3, 5, 9, 18, 36], 16),  # 32 would just fit: nothing to rely on
+        (100, 200, [4, 7, 13, 28, 56], 50),
+        (3, 9, [], None),
+    ],
 )
 def test_which_sizes_are_tried(
     batch_size: int, most: int, tried: list[int], fits: int | None
