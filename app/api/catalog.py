@@ -9,15 +9,15 @@ from fastapi import Query
 from app.access.scopes import Scope
 from app.api.core import CallerDep, CoreDep
 from app.api.guard import needs, router
-from app.api.pages import Page
-from app.api.schemas import ModelOut, Printable
-from app.api.student_schemas import RecommendationsOut
+from app.api.schemas import Printable
 from app.errors import ErrorItem, InvalidError
 from app.models import Latency
 from app.students import latencies, recommend
 from app.students.recommend import Recommended
 from tdmr import catalog
 from tdmr.catalog import CatalogEntry
+from tdmr.wire.base import Page
+from tdmr.wire.models import ModelOut, RecommendationsOut
 
 routes = router()
 

@@ -13,12 +13,14 @@ from app.access.scopes import Scope
 from app.api import idempotency, pages, uploads
 from app.api.core import CallerDep, Core, CoreDep
 from app.api.guard import needs, router
-from app.api.pages import After, Limit, Page
-from app.api.schemas import CheckOut, ClassOut, DatasetOut, DatasetSummary, Printable, ReportOut
+from app.api.pages import After, Limit
+from app.api.schemas import Printable
 from app.datasets import formats, service
 from app.datasets.service import Checked
 from app.models import Dataset, Job, Json
 from app.storage import Stored
+from tdmr.wire.base import Page
+from tdmr.wire.datasets import CheckOut, ClassOut, DatasetOut, DatasetSummary, ReportOut
 
 routes = router()
 

@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 
 from app.api.core import Core, CoreDep
 from app.api.guard import GuardedRoute, public
-from app.api.schemas import Health, Ready
 from app.db import now
 from app.errors import ErrorItem, UnavailableError
 from app.models import Job
+from tdmr.wire.service import Health, Ready
 
 routes = APIRouter(route_class=GuardedRoute)
 

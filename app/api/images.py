@@ -10,13 +10,15 @@ from app.access.scopes import Scope
 from app.api import pages
 from app.api.core import CallerDep, Core, CoreDep
 from app.api.guard import needs, router
-from app.api.pages import After, Limit, Page
-from app.api.schemas import ImageOut, Printable
+from app.api.pages import After, Limit
+from app.api.schemas import Printable
 from app.datasets import gallery, service
 from app.datasets.gallery import Gallery, Row
 from app.errors import ConflictError, NotFoundError
 from app.models import Dataset
 from tdmr.data.index import Split
+from tdmr.wire.base import Page
+from tdmr.wire.datasets import ImageOut
 
 routes = router()
 

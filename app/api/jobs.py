@@ -13,13 +13,15 @@ from app.access.scopes import Scope
 from app.api import idempotency, pages, retrying
 from app.api.core import CallerDep, CoreDep
 from app.api.guard import needs, router
-from app.api.pages import After, Limit, Page
-from app.api.schemas import EventOut, JobIn, JobOut, RetryIn, Status
+from app.api.pages import After, Limit
+from app.api.schemas import JobIn, RetryIn
 from app.jobs import service
 from app.jobs.moves import spent
 from app.jobs.service import View
 from app.models import Event, Job
 from app.settings import Settings
+from tdmr.wire.base import Page
+from tdmr.wire.jobs import EventOut, JobOut, Status
 
 routes = router()
 

@@ -6,11 +6,10 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Query, Response
-from pydantic import BaseModel
 
 from app.errors import ErrorItem, InvalidError
 
@@ -23,14 +22,6 @@ After = Annotated[
 
 _ID = re.compile(r"[a-z]+_[0-9a-f]{28,32}")
 _NUMBER = re.compile(r"[0-9]{1,12}")
-
-
-class Page(BaseModel, Generic[Item]):
-    """A part of a longer list."""
-
-    data: list[Item]
-    has_more: bool
-    next_cursor: str | None
 
 
 def encode(place: str) -> str:

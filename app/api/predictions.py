@@ -12,7 +12,6 @@ from app.access.scopes import Scope
 from app.api import body, forms
 from app.api.core import CallerDep, Core, CoreDep
 from app.api.guard import needs, router
-from app.api.student_schemas import ClassProbability, PredictionOut, PredictionsOut
 from app.errors import (
     BadImagesError,
     EmptyBodyError,
@@ -23,6 +22,7 @@ from app.settings import Settings
 from app.students import service, sessions
 from app.students.service import StoredFile
 from app.students.sessions import Stop
+from tdmr.wire.students import ClassProbability, PredictionOut, PredictionsOut
 
 if TYPE_CHECKING:
     from app.students.network import Network

@@ -17,10 +17,10 @@ from app.api.appending import append
 from app.api.body import content_length, media_type
 from app.api.core import CallerDep, Core, CoreDep
 from app.api.guard import needs, router
-from app.api.schemas import UploadOut
 from app.datasets import resumable
 from app.errors import EmptyBodyError, TooLargeError, UnsupportedMediaTypeError
 from app.models import Upload
+from tdmr.wire.datasets import UploadOut
 
 routes = router()
 

@@ -12,10 +12,11 @@ from app.api import downloads, pages
 from app.api.core import CallerDep, CoreDep
 from app.api.downloads import Download
 from app.api.guard import needs, router
-from app.api.pages import After, Limit, Page
-from app.api.schemas import FileOut, StudentOut, StudentSummary
+from app.api.pages import After, Limit
 from app.models import Student
 from app.students import archive, service
+from tdmr.wire.base import Page
+from tdmr.wire.students import FileOut, StudentOut, StudentSummary
 
 routes = router()
 

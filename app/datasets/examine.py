@@ -17,11 +17,12 @@ from itertools import islice
 from pathlib import Path
 
 from app.datasets import images
-from app.datasets.findings import Finding, Findings, shown
+from app.datasets.findings import Findings, shown
 from app.datasets.images import Canonical
 from app.datasets.layout import Placed, ignored, looks_like_image
 from app.datasets.members import Archive, ArchiveError
 from app.datasets.options import CheckOptions
+from tdmr.wire.datasets import Finding
 
 CHUNK = 16  # images that a process is given at once
 WORTH_A_POOL = 128  # images; fewer are done before another process has started

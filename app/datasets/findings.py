@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
+from tdmr.wire.datasets import Finding, Severity
 
 LIMIT = 1000  # findings kept; the rest are counted
 NAME_LENGTH = 300
-
-Severity = Literal["error", "warning"]
-
-
-class Finding(BaseModel):
-    """One thing about an upload: how bad, where, what, and what to do about it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    code: str
-    severity: Severity
-    file: str | None = None
-    detail: str
-    advice: str
 
 
 class Findings:

@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.datasets.findings import Finding
 from app.datasets.options import CheckOptions
 from app.db import new_id, now
 from app.errors import NotFoundError
@@ -21,6 +20,7 @@ from app.models import Dataset, Job
 from app.settings import Settings
 from app.storage import LocalStorage, Stored
 from tdmr.errors import Failure
+from tdmr.wire.datasets import Finding
 
 KIND = "ingest"
 UPLOADS = "uploads"
