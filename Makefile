@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve key test check format bench-digits bench-audit bench-cost bench-intake bench-transfer bench-upload storm fuzz foundation catalog lock clean
+.PHONY: help demo serve key test check format bench-digits bench-audit bench-cost bench-intake bench-server bench-transfer bench-upload storm fuzz foundation catalog lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -60,6 +60,9 @@ bench-intake: $(READY) ## The check of an upload against a bare Pillow loop (FAS
 storm: $(READY) ## Kill workers and trainings at random, and judge what became of their jobs (KILLS=1000)
 	$(BIN)/python -m benchmarks.storm $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(REAL),--real $(REAL)) $(ARGS)
+
+bench-server: $(READY) ## What asking for a job costs beside an empty route; 500 clients that poll (FAST=1)
+	$(BIN)/python -m benchmarks.server
 
 bench-upload: $(READY) ## The server's memory under a large upload and download (GIGABYTES=20), and 200 cuts
 	$(BIN)/python -m benchmarks.uploads $(if $(GIGABYTES),--gigabytes $(GIGABYTES)) $(ARGS)

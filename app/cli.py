@@ -70,7 +70,8 @@ def serve(
             children.append(serving.Worker(serving.worker_command(device, kinds), environment))
             children[-1].start()
     try:
-        serving.run(create_app(settings), listening, on_ready)
+        app = create_app(settings)
+        serving.run(app, listening, on_ready, app.state.core.watch.close)
     finally:
         for child in children:
             child.stop()

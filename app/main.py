@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
@@ -22,28 +23,36 @@ from app.api import (
     students,
 )
 from app.api.core import Core
+from app.api.glance import Glances
 from app.api.guard import GuardedRoute
 from app.api.middleware import Envelope
 from app.api.pool import Pool
 from app.api.tus import Tus
 from app.db import Database
+from app.jobs.watch import Watch
 from app.outbox import Relay
 from app.settings import Settings
 from app.storage import LocalStorage
 
-MODULES = (datasets, images, resumable, catalog, jobs, students, predictions, health, docs)
+READERS = 4
+# What is asked for most often is looked for first.
+MODULES = (jobs, datasets, images, resumable, catalog, students, predictions, health, docs)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """A server on a migrated database; it opens its files and connections when it starts."""
     settings = settings or Settings()
     database = Database(settings.url)
+    readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
     core = Core(
         settings=settings,
         database=database,
         storage=LocalStorage(settings.storage_dir),
         relay=Relay(database, settings),
         pool=Pool(settings),
+        glances=Glances(database, settings, jobs.rendered),
+        readers=readers,
+        watch=Watch(database, readers),
     )
 
     @asynccontextmanager
@@ -51,6 +60,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         core.relay.start()
         yield
         core.relay.stop()
+        core.readers.shutdown()
+        core.glances.close()
         database.close()
 
     app = FastAPI(

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
         86_400.0, gt=0, description="Since the last byte; then an unfinished upload is removed."
     )
     max_body_bytes: int = Field(2**20, ge=1, description="Cap of a JSON body.")
+    max_streams: int = Field(1000, ge=0, description="Open streams of jobs' logs.")
     max_entries: int = Field(1_000_000, ge=1, description="Files in one archive.")
     max_unpacked_bytes: int = Field(50 * 2**30, ge=1)
     max_image_bytes: int = Field(64 * 2**20, ge=1)

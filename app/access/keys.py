@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.access.scopes import Scope
@@ -48,7 +48,7 @@ def create(
         id=new_id("key"),
         owner=owner,
         name=name,
-        sha256=_digest(token),
+        sha256=digest(token),
         scopes=sorted(scope.value for scope in scopes),
         created_at=now(session),
         expires_at=expires_at,
@@ -59,17 +59,18 @@ def create(
 
 
 def authenticate(session: Session, token: str) -> Caller:
-    """Who holds this key. Raises UnauthorizedError; it doesn't say what was wrong with the key."""
-    digest = _digest(token)
-    row = session.execute(
-        select(ApiKey, utcnow().label("moment")).where(ApiKey.sha256 == digest)
-    ).one_or_none()
-    if row is None or not hmac.compare_digest(row[0].sha256, digest):
-        raise _refused()
-    key, moment = row
-    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= moment):
-        raise _refused()
+    """Who holds this key. Raises UnauthorizedError."""
+    sha256 = digest(token)
+    key = session.scalars(select(ApiKey).where(ApiKey.sha256 == sha256, is_live())).one_or_none()
+    if key is None or not hmac.compare_digest(key.sha256, sha256):
+        raise refused()
     return Caller(key_id=key.id, owner=key.owner, scopes=frozenset(key.scopes))
+
+
+def is_live() -> ColumnElement[bool]:
+    """Whether a key opens anything: neither revoked nor expired."""
+    fresh = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > utcnow())
+    return and_(ApiKey.revoked_at.is_(None), fresh)
 
 
 def every(session: Session) -> list[ApiKey]:
@@ -79,10 +80,7 @@ def every(session: Session) -> list[ApiKey]:
 
 def any_live(session: Session) -> bool:
     """Whether there is a key that opens something."""
-    live = select(func.count()).where(
-        ApiKey.revoked_at.is_(None),
-        or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > utcnow()),
-    )
+    live = select(func.count()).select_from(ApiKey).where(is_live())
     return bool(session.scalar(live))
 
 
@@ -97,12 +95,14 @@ def revoke(session: Session, key_id: str) -> ApiKey:
     return key
 
 
-def _digest(token: str) -> str:
+def digest(token: str) -> str:
+    """The SHA-256 by which a key is known."""
     # The key is 256 random bits, so that a plain hash of it can't be searched back.
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _refused() -> UnauthorizedError:
+def refused() -> UnauthorizedError:
+    """It doesn't say what was wrong with the key."""
     return UnauthorizedError(
         "The access key isn't valid. Send one that is: Authorization: Bearer tdmr_…"
     )

@@ -12,7 +12,7 @@ from app.jobs import moves
 from app.models import Dataset
 from app.storage import LocalStorage
 from app.students import service as students
-from benchmarks.uploads.server import Running
+from benchmarks.served import Running
 from tests.app.service import METRICS, bundle
 from tests.support import make_dataset
 
