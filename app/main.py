@@ -9,7 +9,12 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from app import audit
+from app.access.limits import Limiter
+from app.access.usage import Usage
 from app.api import (
+    account,
+    api_keys,
     catalog,
     datasets,
     docs,
@@ -31,7 +36,11 @@ from app.outbox import Relay
 from app.settings import Settings
 from app.storage import LocalStorage
 
-MODULES = (datasets, images, resumable, catalog, jobs, students, predictions, health, docs)
+MODULES = (
+    *(datasets, images, resumable, catalog, jobs, students, predictions),
+    *(api_keys, account),
+    *(health, docs),
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -44,12 +53,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         storage=LocalStorage(settings.storage_dir),
         relay=Relay(database, settings),
         pool=Pool(settings),
+        limiter=Limiter(settings),
+        usage=Usage(database),
     )
+    database.before_commit = audit.note
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         core.relay.start()
+        core.usage.start()
         yield
+        core.usage.stop()
         core.relay.stop()
         database.close()
 

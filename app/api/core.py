@@ -8,6 +8,8 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from app.access.keys import Caller
+from app.access.limits import Limiter
+from app.access.usage import Usage
 from app.api.pool import Pool
 from app.db import Database
 from app.outbox import Relay
@@ -24,6 +26,8 @@ class Core:
     storage: LocalStorage
     relay: Relay
     pool: Pool
+    limiter: Limiter
+    usage: Usage
 
 
 async def core_of(request: Request) -> Core:

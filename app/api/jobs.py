@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Query, Response
 from sqlalchemy.orm import Session
 
+from app.access import quotas
 from app.access.scopes import Scope
 from app.api import idempotency, pages, retrying
 from app.api.core import CallerDep, CoreDep
@@ -40,6 +41,7 @@ def create_job(
     asked = idempotency.asked(idempotency_key, "POST /v1/jobs", content)
 
     def make(session: Session) -> View:
+        quotas.admit_job(session, caller.owner, core.settings)
         return service.create(
             session,
             owner=caller.owner,
@@ -158,6 +160,7 @@ def retry_job(
     def make(session: Session) -> View:
         old = service.retryable(session, caller.owner, job_id, core.settings)
         order = retrying.patched(old, changes)
+        quotas.admit_job(session, caller.owner, core.settings)
         return service.create(
             session,
             owner=caller.owner,

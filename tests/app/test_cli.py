@@ -41,7 +41,7 @@ def test_a_key_is_made_with_what_it_may_do(data: Path) -> None:
     assert scopes_of(data, token) == ("ana", {"jobs:read"})
     listed = run(data, "keys", "list")
     assert key_id in listed
-    assert "ana  ci  live  jobs:read" in listed
+    assert "ana  ci  live  jobs:read  never used" in listed
     assert token not in listed
 
 
@@ -55,7 +55,7 @@ def test_a_key_is_taken_back(data: Path) -> None:
 
 
 def test_taking_back_what_isnt_there_says_so(data: Path) -> None:
-    assert "no key" in run(data, "keys", "revoke", "key_x", code=1)
+    assert "no such key" in run(data, "keys", "revoke", "key_x", code=1)
 
 
 def test_a_scope_that_there_isnt(data: Path) -> None:
