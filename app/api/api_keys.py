@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import Response
@@ -30,10 +30,10 @@ DAY = 86_400
 
 
 def _sensible(moment: datetime) -> datetime:
-    """Years that every database and every zone can count with."""
+    """In UTC; years that every database and every zone can count with."""
     if not 2000 <= moment.year <= 9000:
         raise ValueError("the year must be from 2000 to 9000")
-    return moment
+    return moment.astimezone(UTC)
 
 
 class ApiKeyIn(BaseModel):
