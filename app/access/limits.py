@@ -12,13 +12,10 @@ import time
 from enum import StrEnum
 
 import limits
-import redis
 import structlog
 from limits.errors import StorageError
 from limits.storage import RedisStorage, Storage
 from limits.strategies import SlidingWindowCounterRateLimiter
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from app.access.window import MemoryWindows
 from app.errors import RateLimitedError
@@ -120,9 +117,10 @@ def _rate(text: str | None, name: str) -> limits.RateLimitItem | None:
 def _storage(broker_url: str | None) -> Storage:
     if broker_url is None:
         return MemoryWindows()
-    # No second try: the request that asks waits, and is let through without an answer.
-    patient = {"socket_connect_timeout": PATIENCE_SECONDS, "socket_timeout": PATIENCE_SECONDS}
-    pool = redis.ConnectionPool.from_url(broker_url, retry=Retry(NoBackoff(), 0), **patient)
     return RedisStorage(
-        broker_url, connection_pool=pool, key_prefix="tdmr-limits", wrap_exceptions=True
+        broker_url,
+        key_prefix="tdmr-limits",
+        wrap_exceptions=True,
+        socket_connect_timeout=PATIENCE_SECONDS,
+        socket_timeout=PATIENCE_SECONDS,
     )
