@@ -10,7 +10,12 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from app import audit
+from app.access.limits import Limiter
+from app.access.usage import Usage
 from app.api import (
+    account,
+    api_keys,
     catalog,
     datasets,
     docs,
@@ -36,7 +41,11 @@ from app.storage import LocalStorage
 
 READERS = 4
 # What is asked for most often is looked for first.
-MODULES = (jobs, datasets, images, resumable, catalog, students, predictions, health, docs)
+MODULES = (
+    *(jobs, datasets, images, resumable, catalog, students, predictions),
+    *(api_keys, account),
+    *(health, docs),
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -50,15 +59,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         storage=LocalStorage(settings.storage_dir),
         relay=Relay(database, settings),
         pool=Pool(settings),
+        limiter=Limiter(settings),
+        usage=Usage(database),
         glances=Glances(database, settings, jobs.rendered),
         readers=readers,
         watch=Watch(database, readers),
     )
+    database.before_commit = audit.note
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         core.relay.start()
+        core.usage.start()
         yield
+        core.usage.stop()
         core.relay.stop()
         core.readers.shutdown()
         core.glances.close()

@@ -9,6 +9,8 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from app.access.keys import Caller
+from app.access.limits import Limiter
+from app.access.usage import Usage
 from app.api.glance import Glances
 from app.api.pool import Pool
 from app.db import Database
@@ -27,6 +29,8 @@ class Core:
     storage: LocalStorage
     relay: Relay
     pool: Pool
+    limiter: Limiter
+    usage: Usage
     glances: Glances
     readers: Executor  # for what takes less time than to find a thread of the framework's
     watch: Watch

@@ -19,7 +19,6 @@ from sqlalchemy import ColumnElement, and_, bindparam, select
 
 from app.access import keys
 from app.access.keys import Caller
-from app.access.scopes import Scope
 from app.db import Database
 from app.errors import NotFoundError
 from app.jobs import queue
@@ -55,6 +54,14 @@ class Said:
     open: bool  # whether the job goes on
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Who asks, and the row that speaks of them and of the job."""
+
+    caller: Caller
+    row: Raw
+
+
 class Glances:
     """Answers for `GET /v1/jobs/{id}`; `describe` makes one of a view. Safe to share by threads."""
 
@@ -73,45 +80,44 @@ class Glances:
             .where(ApiKey.sha256 == bindparam("sha256")),
         )
         self._state = self._statement.names.index("state")
+        self._id = self._statement.names.index("id")
         self._boards = _Boards(database, settings.worker_patience)
         self._describe = describe
         self._kept: OrderedDict[str, tuple[Any, Said]] = OrderedDict()
         self._lock = Lock()
 
-    def look(self, token: str, job_id: str, scope: Scope) -> tuple[Caller, Said]:
-        """Who holds `token`, and what is to be said of the job to them.
-
-        Raises UnauthorizedError, ForbiddenError and NotFoundError, in this order.
-        """
+    def find(self, token: str, job_id: str) -> Found:
+        """Who holds `token`, and the row of the job if it is theirs. Raises UnauthorizedError."""
         row = self._statement.one(sha256=keys.digest(token), job_id=job_id)
-        if row is None or not self._statement.value(row, "key_live"):
+        value = self._statement.value
+        if row is None or not value(row, "key_live"):
             raise keys.refused()
-        caller = self._caller(row)
-        caller.require(scope)
+        scopes = frozenset(value(row, "key_scopes"))
+        return Found(Caller(value(row, "key_id"), value(row, "key_owner"), scopes), row)
+
+    def say(self, found: Found) -> Said:
+        """What is to be said of a job. Raises NotFoundError."""
+        row = found.row
         if row[self._state] is None:
             raise NotFoundError("There is no such job.")
-        job = row[len(_KEY) :]
+        job_id = row[self._id]
         place = self._boards.place(self._decoded(row)) if self._waits(row) else None
+        same = (row[len(_KEY) :], place)
         with self._lock:
             kept = self._kept.get(job_id)
-            if kept is not None and kept[0] == (job, place):
+            if kept is not None and kept[0] == same:
                 self._kept.move_to_end(job_id)
-                return caller, kept[1]
+                return kept[1]
         said = self._say(row, place)
         with self._lock:
-            self._kept[job_id] = ((job, place), said)
+            self._kept[job_id] = (same, said)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-        return caller, said
+        return said
 
     def close(self) -> None:
         """Give the connections back."""
         self._statement.close()
-
-    def _caller(self, row: Raw) -> Caller:
-        value = self._statement.value
-        scopes = frozenset(value(row, "key_scopes"))
-        return Caller(value(row, "key_id"), value(row, "key_owner"), scopes)
 
     def _waits(self, row: Raw) -> bool:
         return bool(row[self._state] == State.QUEUED)

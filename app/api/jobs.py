@@ -13,12 +13,14 @@ from fastapi import Query, Request, Response
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from app.access import quotas
 from app.access.keys import Caller
+from app.access.limits import Cost
 from app.access.scopes import Scope
 from app.api import conditional, idempotency, pages, preferences, retrying, streaming
 from app.api.core import CallerDep, Core, CoreDep, core_of
-from app.api.glance import Said
-from app.api.guard import by_itself, needs, router
+from app.api.glance import Found, Said
+from app.api.guard import admit, by_itself, needs, router
 from app.api.pages import After, Limit
 from app.api.schemas import JobIn, RetryIn
 from app.jobs import service
@@ -48,6 +50,7 @@ def create_job(
     asked = idempotency.asked(idempotency_key, "POST /v1/jobs", content)
 
     def make(session: Session) -> View:
+        quotas.admit_job(session, caller.owner, core.settings)
         return service.create(
             session,
             owner=caller.owner,
@@ -100,7 +103,7 @@ async def get_job(request: Request, job_id: str) -> Response:
     """A job: its stage, its losses, the time left, and how it ended."""
     core, seen = await core_of(request), request.headers.get("if-none-match")
     wait = preferences.wait_seconds(request)
-    said = await _look(core, request, job_id)
+    said = await _in_reader(core, partial(_admitted, core, request, job_id))
     if wait:
         said = await _wait(core, request, job_id, said, seen, wait)
     headers = {"ETag": said.etag}
@@ -113,9 +116,23 @@ async def get_job(request: Request, job_id: str) -> Response:
     return Response(said.body, media_type="application/json", headers=headers)
 
 
-async def _look(core: Core, request: Request, job_id: str) -> Said:
-    look = partial(core.glances.look, request.state.token, job_id, Scope.JOBS_READ)
-    return (await asyncio.get_running_loop().run_in_executor(core.readers, look))[1]
+def _admitted(core: Core, request: Request, job_id: str) -> Said:
+    found: list[Found] = []
+
+    def identify() -> Caller:
+        found.append(core.glances.find(request.state.token, job_id))
+        return found[0].caller
+
+    admit(core, request, identify, Scope.JOBS_READ, Cost.READ)
+    return core.glances.say(found[0])
+
+
+def _again(core: Core, request: Request, job_id: str) -> Said:
+    return core.glances.say(core.glances.find(request.state.token, job_id))
+
+
+async def _in_reader(core: Core, look: Callable[[], Said]) -> Said:
+    return await asyncio.get_running_loop().run_in_executor(core.readers, look)
 
 
 async def _wait(
@@ -125,7 +142,7 @@ async def _wait(
     until = time.monotonic() + seconds
     while said.open and (seen is None or conditional.matches(seen, said.etag)):
         last = await core.watch.last(job_id)
-        said = await _look(core, request, job_id)
+        said = await _in_reader(core, partial(_again, core, request, job_id))
         if not said.open or (seen is not None and not conditional.matches(seen, said.etag)):
             break
         if not await core.watch.beyond(job_id, last, until - time.monotonic()):
@@ -219,6 +236,7 @@ def retry_job(
     def make(session: Session) -> View:
         old = service.retryable(session, caller.owner, job_id, core.settings)
         order = retrying.patched(old, changes)
+        quotas.admit_job(session, caller.owner, core.settings)
         return service.create(
             session,
             owner=caller.owner,
