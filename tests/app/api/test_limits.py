@@ -50,6 +50,18 @@ def test_every_route_has_the_class_that_its_work_costs() -> None:
     assert len(ROUTES) >= len(costs)
 
 
+def test_an_endpoint_that_checks_the_key_itself_counts_too(
+    settings: Settings, database: Database, make_key: MakeKey
+) -> None:
+    with serving(settings, make_key("ana"), rate_read="2/day", rate_failures="1/day") as service:
+        answers = [service.client.get("/v1/jobs/job_none") for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [404, 404, 429]
+        problem(answers[2], "rate_limited")
+        wrong = {"Authorization": "Bearer tdmr_wrong"}
+        answers = [service.client.get("/v1/jobs/job_none", headers=wrong) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [401, 429]
+
+
 def test_a_key_that_asks_too_often_is_told_when_to_come_again(
     settings: Settings, database: Database, make_key: MakeKey
 ) -> None:
