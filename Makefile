@@ -1,5 +1,7 @@
 # Each target sets up what it needs: Python 3.11 or newer, make and a C compiler are enough.
 PYTHON ?= python3
+# Tests that run at once.
+JOBS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -29,7 +31,7 @@ key: $(READY) ## Make another access key
 	$(BIN)/tdmr-server keys create $(ARGS)
 
 test: check ## Run every check and every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(READY) ## Lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
