@@ -13,6 +13,7 @@ from app.models import Dataset
 from app.storage import LocalStorage
 from app.students import service as students
 from benchmarks.served import Running
+from tdmr.config import JobSpec
 from tests.app.service import METRICS, bundle
 from tests.support import make_dataset
 
@@ -31,7 +32,7 @@ def publish(server: Running, files: dict[str, bytes], metrics: dict[str, Any] | 
             owner=FIRST_OWNER,
             kind="distil",
             dataset_id=dataset_id,
-            spec={},
+            spec=JobSpec(foundation="letters_vit", student="test_resnet").model_dump(mode="json"),
             max_attempts=1,
             ring=False,
         )
