@@ -20,6 +20,7 @@ from app.api import (
     problems,
     resumable,
     students,
+    webhooks,
 )
 from app.api.core import Core
 from app.api.guard import GuardedRoute
@@ -30,12 +31,28 @@ from app.db import Database
 from app.outbox import Relay
 from app.settings import Settings
 from app.storage import LocalStorage
+from app.webhooks.network import Network
+from app.webhooks.sender import Sender
 
-MODULES = (datasets, images, resumable, catalog, jobs, students, predictions, health, docs)
+MODULES = (
+    datasets,
+    images,
+    resumable,
+    catalog,
+    jobs,
+    students,
+    predictions,
+    webhooks,
+    health,
+    docs,
+)
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """A server on a migrated database; it opens its files and connections when it starts."""
+def create_app(settings: Settings | None = None, network: Network | None = None) -> FastAPI:
+    """A server on a migrated database; it opens its files and connections when it starts.
+
+    `network` is what webhooks go out by; None: what the settings say.
+    """
     settings = settings or Settings()
     database = Database(settings.url)
     core = Core(
@@ -44,12 +61,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         storage=LocalStorage(settings.storage_dir),
         relay=Relay(database, settings),
         pool=Pool(settings),
+        sender=Sender(database, settings, network),
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         core.relay.start()
+        core.sender.start()
         yield
+        core.sender.stop()
         core.relay.stop()
         database.close()
 

@@ -65,6 +65,16 @@ class Settings(BaseSettings):
     max_prediction_image_bytes: int = Field(16 * 2**20, ge=1, description="Of one image.")
     max_prediction_pixels: int = Field(25_000_000, ge=1, description="Of one image.")
 
+    max_webhook_endpoints: int = Field(20, ge=1, description="Of one owner.")
+    webhook_retention_seconds: float = Field(
+        2_592_000.0, gt=0, description="After this, a delivery and its attempts are removed."
+    )
+    webhooks_may_reach_private_networks: bool = Field(
+        False,
+        description="Lets every key holder make this server send to any address, its own and its "
+        "network's included, in plain http too, and read the answer. Only where all are trusted.",
+    )
+
     @field_validator("queues", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -7,7 +7,8 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection
 
-import app.models  # noqa: F401 - declares the tables
+import app.models
+import app.webhooks.tables  # noqa: F401 - both declare tables
 from app.db import Base, UtcDateTime
 from app.migrate import connecting
 from app.settings import Settings

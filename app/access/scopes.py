@@ -15,6 +15,8 @@ class Scope(StrEnum):
     JOBS_WRITE = "jobs:write"
     STUDENTS_READ = "students:read"
     STUDENTS_PREDICT = "students:predict"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
 
 
 ALL = tuple(Scope)

@@ -13,6 +13,7 @@ from app.db import Database
 from app.outbox import Relay
 from app.settings import Settings
 from app.storage import LocalStorage
+from app.webhooks.sender import Sender
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Core:
     storage: LocalStorage
     relay: Relay
     pool: Pool
+    sender: Sender
 
 
 async def core_of(request: Request) -> Core:

@@ -19,6 +19,7 @@ from app.models import Job
 from app.outbox import Relay
 from app.settings import Settings
 from app.storage import LocalStorage
+from app.webhooks.sender import Sender
 from tests.support import make_dataset
 
 MANY = 8
@@ -27,7 +28,8 @@ MANY = 8
 def test_the_database_decides(
     any_database: Database, settings: Settings, storage: LocalStorage
 ) -> None:
-    core = Core(settings, any_database, storage, Relay(any_database, settings), Pool(settings))
+    relay, sender = Relay(any_database, settings), Sender(any_database, settings)
+    core = Core(settings, any_database, storage, relay, Pool(settings), sender)
     dataset_id = make_dataset(any_database)
     request = asked("key", "content")
     barrier = Barrier(MANY)
