@@ -146,20 +146,20 @@ class Guard:
     def _host(self, host: str) -> str:
         """The name or address that a URL's host is. Raises RefusedError."""
         if host.startswith("["):
-            return self._literal(host[1:-1])
+            return self._literal(IPv6Address, host[1:-1])
         labels = host.split(".")
         # As browsers read it, a name whose last label is a number is an IPv4 address.
         if _NUMBER.fullmatch(labels[-1] or (labels[-2] if len(labels) > 1 else "")):
-            return self._literal(host)
+            return self._literal(IPv4Address, host)
         if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
             raise RefusedError("malformed_url", "The host isn't a name, or ends in a dot.")
         if not self._private and (len(labels) < 2 or labels[-1] in PRIVATE_SUFFIXES):
             raise RefusedError("private_name", "The host's name isn't one of the public internet.")
         return host
 
-    def _literal(self, text: str) -> str:
+    def _literal(self, family: type[IPv4Address | IPv6Address], text: str) -> str:
         try:
-            found = ip_address(text)
+            found = family(text)
         except ValueError:
             raise RefusedError(
                 "malformed_url", "Write an IP address as 192.0.2.1 or [2001:db8::1]."

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Self
 
 import anyio
 import httpcore
@@ -66,7 +67,7 @@ class Network:
             return Answer(error="timeout")
         except httpcore.ConnectError as error:
             return Answer(
-                error="tls" if isinstance(error.__cause__, ssl.SSLError) else "connection"
+                error="tls" if isinstance(error.__context__, ssl.SSLError) else "connection"
             )
         except (httpcore.NetworkError, httpcore.ProtocolError):
             return Answer(error="connection")
@@ -80,11 +81,14 @@ class Network:
             target=target.path.encode(),
         )
         async with (
-            httpcore.AsyncConnectionPool(  # of this one request: each is checked anew
-                ssl_context=self.trust, network_backend=Pinned(self.guard, self.backend)
-            ) as pool,
+            Pinned(self.guard, self.backend) as pinned,
+            # A pool of this one request: each is checked anew.
+            httpcore.AsyncConnectionPool(ssl_context=self.trust, network_backend=pinned) as pool,
             pool.stream(
-                "POST", where, headers=[("Host", target.authority), *headers.items()], content=body
+                "POST",
+                where,
+                headers=[("Host", target.authority), *headers.items()],
+                content=body,
             ) as response,
         ):
             found = {name.lower(): value for name, value in response.headers}
@@ -101,6 +105,16 @@ class Pinned(AsyncNetworkBackend):
 
     def __init__(self, guard: Guard, backend: AsyncNetworkBackend) -> None:
         self._guard, self._backend = guard, backend
+        self._stream: AsyncNetworkStream | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close what is open: httpcore leaves a connection whose TLS handshake is cancelled."""
+        if self._stream is not None:
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
 
     async def connect_tcp(
         self,
@@ -114,8 +128,12 @@ class Pinned(AsyncNetworkBackend):
         addresses = (await self._guard.addresses(host))[:MAX_TRIES]
         for address in addresses[:-1]:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return await self._backend.connect_tcp(address, port, CONNECT_SECONDS)
-        return await self._backend.connect_tcp(addresses[-1], port, CONNECT_SECONDS)
+                return await self._connect(address, port)
+        return await self._connect(addresses[-1], port)
+
+    async def _connect(self, address: str, port: int) -> AsyncNetworkStream:
+        self._stream = await self._backend.connect_tcp(address, port, CONNECT_SECONDS)
+        return self._stream
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
