@@ -24,7 +24,7 @@ from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
 from tdmr.wire.base import Page
 from tdmr.wire.webhooks import (
     DeliveryOut,
-    DeliveryState,
+    DeliveryStatus,
     EventType,
     WebhookEndpointOut,
     WebhookSecretOut,
@@ -189,16 +189,16 @@ def list_deliveries(
     endpoint_id: str,
     limit: Limit = 20,
     after: After = None,
-    state: Annotated[DeliveryState | None, Query(description="Only those in this state.")] = None,
+    status: Annotated[DeliveryStatus | None, Query(description="Only those that stand so.")] = None,
 ) -> Page[DeliveryOut]:
     """What was told to an endpoint, the newest first, with every attempt."""
     with core.database.read() as session:
         before = pages.after_id(after)
-        found = service.deliveries(session, caller.owner, endpoint_id, before, state, limit + 1)
+        found = service.deliveries(session, caller.owner, endpoint_id, before, status, limit + 1)
     rows, has_more = pages.cut(found, limit)
     cursor = pages.encode(rows[-1].id) if has_more else None
     if cursor is not None:
-        query: dict[str, str | int | None] = {"limit": limit, "after": cursor, "state": state}
+        query: dict[str, str | int | None] = {"limit": limit, "after": cursor, "status": status}
         pages.link_next(response, f"{PATH}/{endpoint_id}/deliveries", query)
     return Page(data=[_delivery(row) for row in rows], has_more=has_more, next_cursor=cursor)
 
@@ -251,6 +251,6 @@ def _with_secret(endpoint: WebhookEndpoint) -> WebhookSecretOut:
 def _delivery(row: WebhookDelivery) -> DeliveryOut:
     names = DeliveryOut.model_fields
     told = {name: getattr(row, name) for name in names}
-    if row.state != "pending":
+    if row.status != "pending":
         told["next_attempt_at"] = None
     return DeliveryOut.model_validate(told)

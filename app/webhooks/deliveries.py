@@ -53,7 +53,7 @@ def due(session: Session, limit: int) -> Sequence[str]:
 def _due(moment: datetime, limit: int) -> Select[str]:
     busy = (
         select(Delivery.endpoint_id, func.count().label("attempts"))
-        .where(Delivery.state == "pending", Delivery.lease_until > moment)
+        .where(Delivery.status == "pending", Delivery.lease_until > moment)
         .group_by(Delivery.endpoint_id)
         .subquery()
     )
@@ -78,7 +78,7 @@ def _due(moment: datetime, limit: int) -> Select[str]:
 
 def _ready(moment: datetime) -> tuple[ColumnElement[bool], ...]:
     free = or_(Delivery.lease_until.is_(None), Delivery.lease_until <= moment)
-    return (Delivery.state == "pending", Delivery.next_attempt_at <= moment, free)
+    return (Delivery.status == "pending", Delivery.next_attempt_at <= moment, free)
 
 
 def claim(session: Session, limit: int) -> list[Claim]:
@@ -116,7 +116,7 @@ def claim(session: Session, limit: int) -> list[Claim]:
 def record(
     session: Session, taken: Claim, answer: Answer, *, seconds: float, draw: float
 ) -> str | None:
-    """Write down how an attempt went, and give the delivery's state; None when it isn't its own.
+    """Write down how an attempt went, and give the delivery's status; None when it isn't its own.
 
     `draw` is random, from 0 to 1: see `schedule.delay`. The endpoint is locked before the
     delivery, as whoever deletes it does.
@@ -127,7 +127,7 @@ def record(
         .where(
             Delivery.id == taken.id,
             Delivery.attempt == taken.attempt,
-            Delivery.state == "pending",
+            Delivery.status == "pending",
         )
         .with_for_update()
     ).one_or_none()
@@ -138,11 +138,11 @@ def record(
     row.lease_until = None
     if answer.ok:
         endpoint.failing_since = None
-        row.state, row.ended_at = "delivered", moment
+        row.status, row.ended_at = "delivered", moment
     else:
         _failed(endpoint, row, answer, moment, draw)
     session.flush()
-    return row.state
+    return row.status
 
 
 def _failed(
@@ -156,7 +156,7 @@ def _failed(
         wait = schedule.retry_after(answer.retry_after, moment)
     pause = schedule.delay(row.event_type, row.failures, wait, draw)
     if pause is None or answer.status == GONE:
-        row.state, row.ended_at = "failed", moment
+        row.status, row.ended_at = "failed", moment
     else:
         row.next_attempt_at = moment + timedelta(seconds=pause)
     if answer.status == GONE:
@@ -169,7 +169,7 @@ def _told(taken: Claim, answer: Answer, seconds: float) -> Json:
     return AttemptOut(
         at=taken.at,
         duration_ms=round(1000 * seconds, 1),
-        status=answer.status,
+        status_code=answer.status,
         error=answer.error,
         answer=answer.text,
     ).model_dump(mode="json")
@@ -193,7 +193,7 @@ def forget(session: Session, seconds: float) -> int:
     """
     before = now(session) - timedelta(seconds=seconds)
     disabled = select(Endpoint.id).where(Endpoint.enabled.is_(False))
-    settled = or_(Delivery.state != "pending", Delivery.endpoint_id.in_(disabled))
+    settled = or_(Delivery.status != "pending", Delivery.endpoint_id.in_(disabled))
     found = session.execute(
         delete(Delivery)
         .where(Delivery.created_at < before, settled)

@@ -65,7 +65,7 @@ def delivery(
         endpoint_id=endpoint.id,
         event_type=type_,
         body=message.model_dump_json(),
-        state="pending",
+        status="pending",
         attempt=0,
         failures=0,
         next_attempt_at=moment,

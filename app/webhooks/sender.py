@@ -127,11 +127,17 @@ class Sender:
         try:
             with self._database.write() as session:
                 draw = random.random()
-                state = deliveries.record(session, taken, answer, seconds=seconds, draw=draw)
+                status = deliveries.record(session, taken, answer, seconds=seconds, draw=draw)
         except SQLAlchemyError as error:  # the lease runs out, and it's sent again
             log.warning("webhook_result_lost", id=taken.id, error=type(error).__name__)
             return
-        log.info("webhook", id=taken.id, state=state, status=answer.status, error=answer.error)
+        log.info(
+            "webhook",
+            id=taken.id,
+            status=status,
+            status_code=answer.status,
+            error=answer.error,
+        )
 
     def _wind_up(self) -> None:
         late = wait(self._running, GRACE_SECONDS).not_done

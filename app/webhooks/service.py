@@ -148,7 +148,7 @@ def deliveries(
     owner: str,
     endpoint_id: str,
     before: str | None,
-    state: str | None,
+    status: str | None,
     limit: int,
 ) -> list[WebhookDelivery]:
     """An endpoint's deliveries, the newest first, behind the id `before`. Or NotFoundError."""
@@ -156,8 +156,8 @@ def deliveries(
     query = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint_id)
     if before is not None:
         query = query.where(WebhookDelivery.id < before)
-    if state is not None:
-        query = query.where(WebhookDelivery.state == state)
+    if status is not None:
+        query = query.where(WebhookDelivery.status == status)
     return list(session.scalars(query.order_by(WebhookDelivery.id.desc()).limit(limit)))
 
 
@@ -175,7 +175,7 @@ def replay(session: Session, owner: str, endpoint_id: str, delivery_id: str) -> 
     if found is None:
         raise NotFoundError("The endpoint has no such delivery.")
     _enabled(endpoint)
-    found.state, found.failures, found.ended_at = "pending", 0, None
+    found.status, found.failures, found.ended_at = "pending", 0, None
     found.next_attempt_at = now(session)
     session.flush()
     return found

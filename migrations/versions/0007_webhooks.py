@@ -39,7 +39,7 @@ def upgrade() -> None:
         sa.Column("endpoint_id", sa.String(length=40), nullable=False),
         sa.Column("event_type", sa.String(length=40), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
-        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("status", sa.String(length=20), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=False),
@@ -48,8 +48,8 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "state IN ('pending', 'delivered', 'failed')",
-            name=op.f("ck_webhook_deliveries_state"),
+            "status IN ('pending', 'delivered', 'failed')",
+            name=op.f("ck_webhook_deliveries_status"),
         ),
         sa.ForeignKeyConstraint(
             ["endpoint_id"],
@@ -63,9 +63,9 @@ def upgrade() -> None:
         "ix_webhook_deliveries_endpoint_id_id", "webhook_deliveries", ["endpoint_id", "id"]
     )
     op.create_index(
-        "ix_webhook_deliveries_state_next_attempt_at",
+        "ix_webhook_deliveries_status_next_attempt_at",
         "webhook_deliveries",
-        ["state", "next_attempt_at"],
+        ["status", "next_attempt_at"],
     )
 
 

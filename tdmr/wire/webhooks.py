@@ -18,7 +18,7 @@ EventType = Literal[
     "dataset.invalid",
 ]
 PING = "ping"
-DeliveryState = Literal["pending", "delivered", "failed"]
+DeliveryStatus = Literal["pending", "delivered", "failed"]
 AttemptError = Literal[
     "refused", "unresolvable", "connection", "tls", "timeout", "http", "internal"
 ]
@@ -58,7 +58,7 @@ class AttemptOut(Out):
 
     at: Moment
     duration_ms: float
-    status: int | None = Field(description="Of the answer; null where none came.")
+    status_code: int | None = Field(description="Of the answer; null where none came.")
     error: AttemptError | None = Field(description="What went wrong; `http`: the status does.")
     answer: str | None = Field(description="The first bytes of the answer.")
 
@@ -68,7 +68,7 @@ class DeliveryOut(Out):
 
     id: str = Field(description="The header `webhook-id` of every attempt.")
     event_type: str
-    state: DeliveryState
+    status: DeliveryStatus
     next_attempt_at: Moment | None = Field(description="Null once it has ended.")
     attempts: list[AttemptOut] = Field(description="The newest 30, in order.")
     created_at: Moment

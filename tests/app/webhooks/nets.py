@@ -37,12 +37,14 @@ class Wire(AsyncNetworkBackend):
     def __init__(self, port: int | None = None) -> None:
         self._port, self._real = port, httpcore.AnyIOBackend()
         self.connected: list[str] = []
+        self.streams: list[AsyncNetworkStream] = []
 
     async def connect_tcp(self, host: str, port: int, *more: Any) -> AsyncNetworkStream:
         self.connected.append(host)
         if self._port is None:
             raise httpcore.ConnectError("nobody is there")
-        return await self._real.connect_tcp(host, self._port, *more)
+        self.streams.append(await self._real.connect_tcp(host, self._port, *more))
+        return self.streams[-1]
 
 
 def nowhere() -> Network:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select, update
@@ -81,10 +81,10 @@ def seen(database: Database, endpoint_id: str) -> WebhookEndpoint:
         return session.get_one(WebhookEndpoint, endpoint_id)
 
 
-def pause(database: Database, row: WebhookDelivery) -> float:
-    """Seconds until a delivery's next attempt."""
+def moment(database: Database) -> datetime:
+    """The moment, by the database's clock."""
     with database.read() as session:
-        return (row.next_attempt_at - now(session)).total_seconds()
+        return now(session)
 
 
 def pass_time(database: Database, **ago: float) -> None:
