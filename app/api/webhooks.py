@@ -13,10 +13,16 @@ from starlette.concurrency import run_in_threadpool
 from app.access.scopes import Scope
 from app.api import idempotency, pages
 from app.api.core import CallerDep, Core, CoreDep
-from app.api.guard import needs, router
+from app.api.guard import fails, needs, router
 from app.api.pages import After, Limit
 from app.api.schemas import Printable
-from app.errors import ErrorItem, InvalidError
+from app.errors import (
+    ConflictError,
+    ErrorItem,
+    IdempotencyKeyReusedError,
+    InvalidError,
+    TooManyEndpointsError,
+)
 from app.jobs.idempotency import Idempotency
 from app.webhooks import service
 from app.webhooks.addresses import MAX_URL, RefusedError
@@ -75,6 +81,7 @@ class WebhookEndpointPatch(BaseModel):
 
 @routes.post("/webhook-endpoints", status_code=201)
 @needs(Scope.WEBHOOKS_WRITE)
+@fails(IdempotencyKeyReusedError, TooManyEndpointsError)
 async def create_webhook_endpoint(
     response: Response,
     core: CoreDep,
@@ -172,6 +179,7 @@ def rotate_webhook_secret(core: CoreDep, caller: CallerDep, endpoint_id: str) ->
 
 @routes.post("/webhook-endpoints/{endpoint_id}/test", status_code=202)
 @needs(Scope.WEBHOOKS_WRITE)
+@fails(ConflictError)
 def ping_webhook_endpoint(core: CoreDep, caller: CallerDep, endpoint_id: str) -> DeliveryOut:
     """Send a `ping`, once; the list of deliveries says how it went."""
     with core.database.write() as session:
@@ -205,6 +213,7 @@ def list_deliveries(
 
 @routes.post("/webhook-endpoints/{endpoint_id}/deliveries/{delivery_id}/replay", status_code=202)
 @needs(Scope.WEBHOOKS_WRITE)
+@fails(ConflictError)
 def replay_delivery(
     core: CoreDep, caller: CallerDep, endpoint_id: str, delivery_id: str
 ) -> DeliveryOut:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app import audit
 from app.db import new_id, now
 from app.errors import (
     ConflictError,
@@ -55,6 +56,7 @@ def create(
     )
     session.add(endpoint)
     session.flush()
+    audit.about(session, "endpoint", endpoint.id, url=url)
     return endpoint
 
 

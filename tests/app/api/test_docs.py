@@ -9,9 +9,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from app.api import description
 from app.api.guard import GuardedRoute
+from app.api.problems import Problem
 from app.datasets import formats
-from app.errors import AppError, NotJsonError
+from app.errors import AppError, MethodNotAllowedError, NotJsonError
 
 
 @pytest.fixture
@@ -45,13 +47,41 @@ def test_every_route_is_described_with_the_scope_that_it_needs(
     assert described == expected
 
 
-def test_every_operation_tells_of_its_problems(document: dict[str, Any]) -> None:
-    for _, _, operation in operations(document):
-        content = operation["responses"]["default"]["content"]
-        assert list(content) == ["application/problem+json"]
-        assert "422" not in operation["responses"]
+def test_every_operation_tells_of_its_problems(app: FastAPI, document: dict[str, Any]) -> None:
+    scopes = {route.path: route.scope for route in app.routes if isinstance(route, GuardedRoute)}
+    for _, path, operation in operations(document):
+        answers = operation["responses"]
+        assert "default" not in answers  # it would make everything right
+        problems = {status: answer for status, answer in answers.items() if status >= "400"}
+        expected = {"400", "422", "500", "503"}
+        if scopes[path] is not None:
+            expected |= {"401", "403", "429"}
+        if "{" in path:
+            expected.add("404")
+        assert expected <= set(problems)
+        for answer in problems.values():
+            (content,) = answer["content"].items()
+            assert content[0] == "application/problem+json"
+            assert content[1]["examples"]
         assert operation["description"]
     assert {"Problem", "ErrorItem", "JobIn", "JobOut"} <= set(document["components"]["schemas"])
+
+
+def test_every_problem_has_an_example_of_its_own(document: dict[str, Any]) -> None:
+    examples = document["components"]["examples"]
+    assert set(examples) == {error.code for error in description.every(AppError)}
+    for code, example in examples.items():
+        assert Problem.model_validate(example["value"]).code == code
+    named = set(re.findall(r"'#/components/examples/([^']+)'", str(document)))
+    assert named == set(examples) - {MethodNotAllowedError.code}
+
+
+def test_what_is_made_leads_to_what_can_be_done_with_it(document: dict[str, Any]) -> None:
+    links = document["paths"]["/v1/jobs"]["post"]["responses"]["201"]["links"]
+    assert {"get_job", "cancel_job", "pause_job", "resume_job", "retry_job"} <= set(links)
+    assert links["get_job"]["parameters"] == {"job_id": "$response.body#/id"}
+    listed = document["paths"]["/v1/students"]["get"]["responses"]["200"]["links"]
+    assert listed["get_student"]["parameters"] == {"student_id": "$response.body#/data/0/id"}
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

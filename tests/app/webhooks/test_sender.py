@@ -256,10 +256,12 @@ def test_where_nobody_listens_it_says_so() -> None:
 
 def test_a_handshake_that_is_cut_off_leaves_no_connection_open() -> None:
     async def cut(wire: Wire) -> list[int]:
-        with anyio.move_on_after(0.2):
-            await network(Names(["127.0.0.1"]), wire, private=True).post(
-                f"https://{NAME}/", {}, b""
-            )
+        async with anyio.create_task_group() as group:
+            net = network(Names(["127.0.0.1"]), wire, private=True)
+            group.start_soon(net.post, f"https://{NAME}/", {}, b"")
+            while not wire.streams:  # noqa: ASYNC110 - the wire has nothing to set
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
         await anyio.lowlevel.checkpoint()  # the loop lets a closed socket go in its next round
         return [each.get_extra_info("socket").fileno() for each in wire.streams]
 
