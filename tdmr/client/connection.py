@@ -29,8 +29,12 @@ class Connection:
     key: str
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self.address)
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            good = False
+        if not good:
             raise NoConnectionError(f"{self.address!r} isn't an address like https://tdmr.example.")
         if not self.key.isascii() or not self.key.isprintable() or " " in self.key or not self.key:
             raise NoConnectionError("That isn't an access key: they look like tdmr_….")
@@ -60,11 +64,13 @@ class Connection:
         A key that was kept is sent to the server that it was kept for, and to no other. Raises
         NoConnectionError.
         """
+        address, key = address or environment.get(URL), key or environment.get(KEY)
+        if address and key:
+            return cls(address, key)
         kept = load()
-        address = address or environment.get(URL) or (kept.address if kept else None)
+        address = address or (kept.address if kept else None)
         if not address:
             raise NoConnectionError(f"Which server? Run `tdmr login`, or set {URL} and {KEY}.")
-        key = key or environment.get(KEY)
         if not key and kept is not None and same(kept.address, address):
             key = kept.key
         if not key:
@@ -94,7 +100,7 @@ def load() -> Connection | None:
     path = folder() / FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return Connection(found["url"], found["key"])
+        return Connection(str(found["url"]), str(found["key"]))
     except FileNotFoundError:
         return None
     except (KeyError, TypeError, ValueError) as error:

@@ -139,11 +139,10 @@ def expected(response: httpx.Response) -> Iterator[None]:
     """Make of an answer that the block can't read an UnexpectedAnswerError."""
     try:
         yield
-    except ValidationError as error:
-        where = ".".join(str(step) for step in error.errors()[0]["loc"])
-        detail = f"The answer of {response.url} isn't what this client reads"
-        reason = f"{detail}: {where}: {error.errors()[0]['msg']}."
-        raise UnexpectedAnswerError(response.status_code, {"detail": reason}) from error
-    except ValueError as error:
-        reason = f"The answer of {response.url} isn't JSON: {response.text[:200]!r}."
-        raise UnexpectedAnswerError(response.status_code, {"detail": reason}) from error
+    except ValueError as error:  # pydantic's and json's are such
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
+        detail = f"The answer of {response.url} isn't what this client reads: {reason}."
+        raise UnexpectedAnswerError(response.status_code, {"detail": detail}) from error
