@@ -14,6 +14,7 @@ from tdmr.client.async_things import AsyncDataset, AsyncJob, AsyncStudent
 from tdmr.client.errors import (
     ApiError,
     ConflictError,
+    DigestError,
     ForbiddenError,
     InvalidError,
     NotFoundError,
@@ -35,6 +36,7 @@ __all__ = [
     "Client",
     "ConflictError",
     "Dataset",
+    "DigestError",
     "ForbiddenError",
     "InvalidError",
     "Job",

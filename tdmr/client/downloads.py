@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from tdmr.client.calls import Call, get
-from tdmr.client.errors import UnexpectedAnswerError, error_of
+from tdmr.client.errors import DigestError, UnexpectedAnswerError, error_of
 from tdmr.client.retries import PASSING, Backoff
 from tdmr.client.steps import Open, Pause, Read, Steps, Work
 from tdmr.client.uploads import Progress, sha256
@@ -30,9 +30,8 @@ def download(
 ) -> Steps[Path]:
     """Fetch every file of a student into a new folder, each checked against its SHA-256.
 
-    The folder appears only when it is complete. Raises FileExistsError when it's there, ValueError
-    for a digest that differs, ApiError and httpx.TransportError; what has arrived by then is gone
-    on with.
+    The folder appears only when it is complete. Raises FileExistsError when it's there,
+    DigestError, ApiError and httpx.TransportError; what has arrived by then is gone on with.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; choose a new folder.")
@@ -90,10 +89,10 @@ class _Part:
         self.path.unlink(missing_ok=True)
 
     def finish(self, row: FileOut) -> None:
-        """Let it appear, if it's what the server says it is. Raises ValueError."""
+        """Let it appear, if it's what the server says it is. Raises DigestError."""
         if sha256(self.path) != row.sha256:
             self.drop()
-            raise ValueError(f"{row.name} arrived with another SHA-256 than the server states.")
+            raise DigestError(f"{row.name} arrived with another SHA-256 than the server states.")
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
         self.path.replace(self.target)

@@ -83,6 +83,10 @@ class UnavailableError(ApiError):
     """502, 503 or 504: the service, or what stands before it, can't do that right now."""
 
 
+class DigestError(ValueError):
+    """What arrived, here or there, isn't what was sent."""
+
+
 class UnexpectedAnswerError(ApiError):
     """An answer that isn't the service's, or is of a service that this client is too old for."""
 

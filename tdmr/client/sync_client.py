@@ -80,7 +80,8 @@ class Client:
         It is streamed from disk. From `resumable_from` bytes on it goes in pieces, and goes on
         where it was after trouble that is over within `patience` seconds. `on_progress` is told how
         many bytes have arrived, and of how many; `on_packed` how many of a folder's are packed.
-        Raises ValueError when the server has stored something else, or the folder is empty.
+        Raises DigestError when the server has stored something else, and ValueError for an empty
+        folder.
         """
         how = How(on_progress, on_packed, resumable_from, patience)
         return self._driver.run(uploads.upload(Path(source), name, self._dataset, how))
@@ -233,8 +234,7 @@ class Client:
 
         The folder appears only when it is complete. What was cut off goes on where it was, after
         trouble that is over within `patience` seconds, or in a later call. `on_progress` is told
-        how many bytes are there, and of how many. Raises FileExistsError, and ValueError for a
-        digest that differs.
+        how many bytes are there, and of how many. Raises FileExistsError, and DigestError.
         """
         found = self.student(student_id)
         return self._driver.run(downloads.download(found, Path(folder), on_progress, patience))

@@ -18,7 +18,7 @@ import httpx
 
 from tdmr.client import calls
 from tdmr.client.calls import Call
-from tdmr.client.errors import UnexpectedAnswerError, error_of
+from tdmr.client.errors import DigestError, UnexpectedAnswerError, error_of
 from tdmr.client.retries import Backoff
 from tdmr.client.steps import Parse, Pause, Send, Steps, Work, ask
 from tdmr.wire.datasets import DatasetOut
@@ -50,7 +50,7 @@ class How:
 def upload(source: Path, name: str | None, parse: Parse[D], how: How) -> Steps[D]:
     """Send an archive, or a folder as one; the dataset.
 
-    Raises ValueError when the server has stored something else.
+    Raises DigestError when the server has stored something else.
     """
     if not source.is_dir():
         return (yield from _send(source, name or source.stem, parse, how))
@@ -86,7 +86,7 @@ def _send(archive: Path, name: str, parse: Parse[D], how: How) -> Steps[D]:
     url = yield from _by_tus(archive, name, how)
     found = yield from ask(Call("GET", url), parse, how.patience)
     if found.upload_sha256 != (yield Work(lambda: sha256(archive))):
-        raise ValueError(f"{archive} arrived with another SHA-256 than it has here.")
+        raise DigestError(f"{archive} arrived with another SHA-256 than it has here.")
     return found
 
 
