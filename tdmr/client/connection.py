@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import httpx
+from urllib.parse import urlsplit
 
 URL, KEY = "TDMR_URL", "TDMR_KEY"
 TIMEOUT = 30.0  # seconds for an answer
@@ -31,9 +30,9 @@ class Connection:
 
     def __post_init__(self) -> None:
         try:
-            url = httpx.URL(self.address)
-            good = url.scheme in ("http", "https") and url.host
-        except httpx.InvalidURL:
+            parts = urlsplit(self.address)
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
             good = False
         if not good:
             raise NoConnectionError(f"{self.address!r} isn't an address like https://tdmr.example.")
@@ -43,8 +42,8 @@ class Connection:
     @property
     def exposed(self) -> bool:
         """Whether the key crosses a network unencrypted."""
-        url = httpx.URL(self.address)
-        return url.scheme == "http" and url.host not in LOOPBACK
+        parts = urlsplit(self.address)
+        return parts.scheme == "http" and parts.hostname not in LOOPBACK
 
     def arguments(self, timeout: float) -> dict[str, Any]:
         """What httpx's clients are made with."""

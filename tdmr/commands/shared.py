@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ def connected(patience: float = PATIENCE) -> Iterator[Client]:
     from tdmr.client.connection import NoConnectionError
 
     try:
-        with Client(patience=patience) as client:
+        with Client(patience=_patience(patience)) as client:
             yield client
     except NoConnectionError as error:
         fail(WRONG_USE, error)
@@ -61,6 +62,14 @@ def connected(patience: float = PATIENCE) -> Iterator[Client]:
         raise  # whoever reads our output has seen enough
     except OSError as error:
         fail(WRONG_USE, error)
+
+
+def _patience(default: float) -> float:
+    given = os.environ.get("TDMR_PATIENCE", "")
+    try:
+        return float(given) if given else default
+    except ValueError:
+        fail(WRONG_USE, f"TDMR_PATIENCE is {given!r}, not a number of seconds.")
 
 
 def plain(text: object, keep: str = "") -> str:

@@ -16,6 +16,7 @@ from app.models import Dataset
 from app.storage import LocalStorage
 from app.students import service as students
 from benchmarks.uploads.server import Running
+from tdmr.config import JobSpec
 from tdmr.errors import Failure
 from tests.app.service import METRICS, bundle
 from tests.support import make_dataset
@@ -61,7 +62,7 @@ def _insert(
             owner=FIRST_OWNER,
             kind="distil",
             dataset_id=dataset_id,
-            spec={},
+            spec=JobSpec(foundation="letters_vit", student="test_resnet").model_dump(mode="json"),
             max_attempts=1,
             ring=False,
         )
