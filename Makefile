@@ -1,11 +1,13 @@
 # Each target sets up what it needs: Python 3.11 or newer, make and a C compiler are enough.
 PYTHON ?= python3
+# Tests that run at once.
+JOBS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve key test check format bench-digits bench-audit bench-cost bench-intake bench-transfer bench-upload storm fuzz foundation catalog lock clean
+.PHONY: help demo serve key test check format bench-digits bench-audit bench-cost bench-intake bench-server bench-transfer bench-upload storm fuzz foundation catalog lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,7 +31,7 @@ key: $(READY) ## Make another access key
 	$(BIN)/tdmr-server keys create $(ARGS)
 
 test: check ## Run every check and every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(READY) ## Lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
@@ -60,6 +62,9 @@ bench-intake: $(READY) ## The check of an upload against a bare Pillow loop (FAS
 storm: $(READY) ## Kill workers and trainings at random, and judge what became of their jobs (KILLS=1000)
 	$(BIN)/python -m benchmarks.storm $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(REAL),--real $(REAL)) $(ARGS)
+
+bench-server: $(READY) ## What asking for a job costs beside an empty route; 500 clients that poll (FAST=1)
+	$(BIN)/python -m benchmarks.server
 
 bench-upload: $(READY) ## The server's memory under a large upload and download (GIGABYTES=20), and 200 cuts
 	$(BIN)/python -m benchmarks.uploads $(if $(GIGABYTES),--gigabytes $(GIGABYTES)) $(ARGS)

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlalchemy.orm import Session
 
-from app import logs, migrate
+from app import audit, logs, migrate
 from app import serve as serving
 from app.access import keys
 from app.access.scopes import ALL, Scope
+from app.audit import Act
 from app.datasets import resumable
 from app.datasets import service as datasets
 from app.db import Database
-from app.errors import NotFoundError
+from app.errors import ConflictError, NotFoundError
 from app.main import create_app
+from app.models import ApiKey
 from app.settings import Settings
 from app.storage import LocalStorage
 
@@ -70,7 +73,8 @@ def serve(
             children.append(serving.Worker(serving.worker_command(device, kinds), environment))
             children[-1].start()
     try:
-        serving.run(create_app(settings), listening, on_ready)
+        app = create_app(settings)
+        serving.run(app, listening, on_ready, app.state.core.watch.close)
     finally:
         for child in children:
             child.stop()
@@ -88,10 +92,11 @@ def create_key(
 ) -> None:
     """Make a key and print it: it can't be shown again."""
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
-    with _database(_settings(data)) as database, database.write() as session:
+    with _changing(_settings(data), "create_api_key") as (session, act):
         key, token = keys.create(
             session, owner=owner, name=name, scopes=scope or ALL, expires_at=expires_at
         )
+        _tell(session, act, key)
     typer.echo(f"{key.id} {token}")
 
 
@@ -103,19 +108,50 @@ def list_keys(data: DataOption = None) -> None:
             state = "revoked" if key.revoked_at else "live"
             if key.expires_at is not None:
                 state += f" until {key.expires_at:%Y-%m-%d}"
-            typer.echo(f"{key.id}  {key.owner}  {key.name}  {state}  {','.join(key.scopes)}")
+            used = f"{key.last_used_at:used %Y-%m-%d}" if key.last_used_at else "never used"
+            scopes = ",".join(key.scopes)
+            typer.echo(f"{key.id}  {key.owner}  {key.name}  {state}  {scopes}  {used}")
 
 
 @keys_cli.command("revoke")
 def revoke_key(key_id: str, data: DataOption = None) -> None:
     """Take a key back, for good."""
+    with _changing(_settings(data), "revoke_api_key") as (session, act):
+        _tell(session, act, keys.revoke(session, key_id))
+    typer.echo(f"{key_id} is revoked.")
+
+
+@keys_cli.command("rotate")
+def rotate_key(
+    key_id: str,
+    overlap_hours: Annotated[
+        float, typer.Option(min=0, max=168, help="For so long the old key works, too.")
+    ] = 24,
+    data: DataOption = None,
+) -> None:
+    """Replace a key by one like it, and print the new one: it can't be shown again."""
+    with _changing(_settings(data), "rotate_api_key") as (session, act):
+        old = keys.known(session, key_id, lock=True)
+        new, token = keys.rotate(session, old, timedelta(hours=overlap_hours))
+        _tell(session, act, old, replaced_by=new.id)
+    typer.echo(f"{new.id} {token}")
+
+
+@contextmanager
+def _changing(settings: Settings, action: str) -> Iterator[tuple[Session, Act]]:
+    """A transaction that the audit log tells of: the operator's, at this machine."""
+    act = Act(owner="", action=action)
     try:
-        with _database(_settings(data)) as database, database.write() as session:
-            keys.revoke(session, key_id)
-    except NotFoundError as error:
+        with audit.acting(act), _database(settings) as database, database.write() as session:
+            yield session, act
+    except (NotFoundError, ConflictError) as error:
         typer.echo(error.detail, err=True)
         raise typer.Exit(1) from error
-    typer.echo(f"{key_id} is revoked.")
+
+
+def _tell(session: Session, act: Act, key: ApiKey, **details: str) -> None:
+    act.owner = key.owner
+    audit.about(session, "key", key.id, **details)
 
 
 def _settings(data: Path | None) -> Settings:
@@ -129,6 +165,7 @@ def _database(settings: Settings) -> Iterator[Database]:
     """The database, at its newest schema."""
     migrate.upgrade(settings.url)
     database = Database(settings.url)
+    database.before_commit = audit.note
     try:
         yield database
     finally:
@@ -137,8 +174,9 @@ def _database(settings: Settings) -> Iterator[Database]:
 
 def _first_key(settings: Settings, *, open_to_others: bool) -> str | None:
     """A key for whoever starts the service the first time; None when there are keys already."""
-    with _database(settings) as database, database.write() as session:
+    with _changing(settings, "create_api_key") as (session, act):
         if keys.any_live(session):
+            audit.nothing(session)
             return None
         if open_to_others:
             typer.echo(
@@ -147,7 +185,8 @@ def _first_key(settings: Settings, *, open_to_others: bool) -> str | None:
                 err=True,
             )
             raise typer.Exit(1)
-        _, token = keys.create(session, owner=FIRST_OWNER, name="first", scopes=ALL)
+        key, token = keys.create(session, owner=FIRST_OWNER, name="first", scopes=ALL)
+        _tell(session, act, key)
         return token
 
 

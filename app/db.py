@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -99,6 +99,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self.writing = self.engine.execution_options(tdmr_write=True)
+        # Has the last word in each of `write`'s transactions: app.audit.note in a server.
+        self.before_commit: Callable[[Session], None] | None = None
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -111,6 +113,8 @@ class Database:
         """A session that is one transaction: committed at the end, or rolled back on any error."""
         with Session(self.writing, expire_on_commit=False) as session, session.begin():
             yield session
+            if self.before_commit is not None:
+                self.before_commit(session)
 
     def close(self) -> None:
         """Give every connection back."""

@@ -16,6 +16,8 @@ class ErrorItem(BaseModel):
     code: str
     detail: str
     allowed: list[str] | None = None
+    limit: float | None = None  # of a quota, and what of it is used
+    used: float | None = None
 
 
 class AppError(Exception):
@@ -189,6 +191,18 @@ class TooManyUploadsError(AppError):
     """The caller has begun as many uploads as may be open at once."""
 
     status, code, title = 429, "too_many_uploads", "Too many uploads are open"
+
+
+class RateLimitedError(AppError):
+    """The key, or the address, asks more often than it may."""
+
+    status, code, title = 429, "rate_limited", "Too many requests"
+
+
+class QuotaExceededError(AppError):
+    """The owner has used up what an owner may have."""
+
+    status, code, title = 429, "quota_exceeded", "A quota is used up"
 
 
 class ChecksumMismatchError(AppError):

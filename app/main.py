@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
 
+from app import audit
+from app.access.limits import Limiter
+from app.access.usage import Usage
 from app.api import (
+    account,
+    api_keys,
     catalog,
     datasets,
     docs,
@@ -22,35 +28,54 @@ from app.api import (
     students,
 )
 from app.api.core import Core
+from app.api.glance import Glances
 from app.api.guard import GuardedRoute
 from app.api.middleware import Envelope
 from app.api.pool import Pool
 from app.api.tus import Tus
 from app.db import Database
+from app.jobs.watch import Watch
 from app.outbox import Relay
 from app.settings import Settings
 from app.storage import LocalStorage
 
-MODULES = (datasets, images, resumable, catalog, jobs, students, predictions, health, docs)
+READERS = 4
+# What is asked for most often is looked for first.
+MODULES = (
+    *(jobs, datasets, images, resumable, catalog, students, predictions),
+    *(api_keys, account),
+    *(health, docs),
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """A server on a migrated database; it opens its files and connections when it starts."""
     settings = settings or Settings()
     database = Database(settings.url)
+    readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
     core = Core(
         settings=settings,
         database=database,
         storage=LocalStorage(settings.storage_dir),
         relay=Relay(database, settings),
         pool=Pool(settings),
+        limiter=Limiter(settings),
+        usage=Usage(database),
+        glances=Glances(database, settings, jobs.rendered),
+        readers=readers,
+        watch=Watch(database, readers),
     )
+    database.before_commit = audit.note
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         core.relay.start()
+        core.usage.start()
         yield
+        core.usage.stop()
         core.relay.stop()
+        core.readers.shutdown()
+        core.glances.close()
         database.close()
 
     app = FastAPI(

@@ -28,6 +28,7 @@ class ApiKey(Base):
     """An access key: only its SHA-256 is kept."""
 
     __tablename__ = "api_keys"
+    __table_args__ = (Index("ix_api_keys_owner_id", "owner", "id"),)
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     owner: Mapped[str] = mapped_column(String(100))
@@ -37,6 +38,8 @@ class ApiKey(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # to the minute
+    replaced_by: Mapped[str | None] = mapped_column(String(40))  # the key that it was rotated to
 
 
 class Dataset(Base):

@@ -77,11 +77,13 @@ class Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Says when it has begun to answer."""
+    """Says when it has begun to answer, and when it is about to stop."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self._on_ready = on_ready
+        self._on_ready, self._on_stop = on_ready, on_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then tell."""
@@ -89,9 +91,22 @@ class Server(uvicorn.Server):
         if self.started:
             self._on_ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let go of the answers that would never end, then wait for the others."""
+        self._on_stop()
+        await super().shutdown(sockets)
 
-def run(app: Any, listening: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then leave with SystemExit(0)."""
+
+def run(
+    app: Any,
+    listening: socket.socket,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM, then leave with SystemExit(0).
+
+    `on_ready` is called once requests are answered, `on_stop` when no more of them are taken.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn raises the signal again when it has shut down; by default that would end this
         # process on the spot, before its caller has put anything in order.
@@ -107,7 +122,7 @@ def run(app: Any, listening: socket.socket, on_ready: Callable[[], None]) -> Non
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    Server(config, on_ready).run(sockets=[listening])
+    Server(config, on_ready, on_stop).run(sockets=[listening])
 
 
 def _leave(*_: object) -> None:

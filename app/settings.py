@@ -6,10 +6,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+import limits
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEFAULT_QUEUE = "default"
+
+
+def _rate(value: object) -> object:
+    """A rate as `limits` writes it, such as 600/minute; empty or 0 is no limit."""
+    if value in ("", "0", 0, None):
+        return None
+    limits.parse(str(value))  # raises ValueError
+    return value
+
+
+Rate = Annotated[str | None, BeforeValidator(_rate)]
 QueueName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 
 
@@ -47,6 +59,7 @@ class Settings(BaseSettings):
         86_400.0, gt=0, description="Since the last byte; then an unfinished upload is removed."
     )
     max_body_bytes: int = Field(2**20, ge=1, description="Cap of a JSON body.")
+    max_streams: int = Field(1000, ge=0, description="Open streams of jobs' logs.")
     max_entries: int = Field(1_000_000, ge=1, description="Files in one archive.")
     max_unpacked_bytes: int = Field(50 * 2**30, ge=1)
     max_image_bytes: int = Field(64 * 2**20, ge=1)
@@ -64,6 +77,22 @@ class Settings(BaseSettings):
     max_prediction_images: int = Field(16, ge=1, description="In one request.")
     max_prediction_image_bytes: int = Field(16 * 2**20, ge=1, description="Of one image.")
     max_prediction_pixels: int = Field(25_000_000, ge=1, description="Of one image.")
+
+    rate_read: Rate = Field("20000/minute", description="Requests of one key that only look.")
+    rate_write: Rate = Field("1200/minute", description="Requests of one key that change things.")
+    rate_upload: Rate = Field("6000/minute", description="Of one key: uploads and their pieces.")
+    rate_predict: Rate = Field("1200/minute", description="Of one key.")
+    rate_failures: Rate = Field("300/minute", description="Invalid keys from one address.")
+
+    quota_waiting_jobs: int | None = Field(
+        1000, ge=0, description="Of one owner, queued or paused; 0: no limit, as below."
+    )
+    quota_stored_bytes: int | None = Field(
+        500 * 2**30, ge=0, description="Of one owner: uploads, and the students' files."
+    )
+    quota_device_hours: float | None = Field(
+        1000.0, ge=0, allow_inf_nan=False, description="Of one owner's jobs, in 30 days."
+    )
 
     @field_validator("queues", mode="before")
     @classmethod

@@ -7,6 +7,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection
 
+import app.audit
 import app.models  # noqa: F401 - declares the tables
 from app.db import Base, UtcDateTime
 from app.migrate import connecting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import shutil
@@ -70,12 +71,23 @@ def redis_at(port: int) -> Iterator[subprocess.Popen[bytes]]:
         shutil.rmtree(folder)
 
 
+_PORTS = itertools.cycle(range(20_000 + os.getpid() % 1000 * 12, 20_012 + os.getpid() % 1000 * 12))
+
+
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on at this moment.
+
+    Each process of the tests has a dozen of its own, below those that connections are given: else
+    two could find the same one before either listens there.
+    """
+    for port in itertools.islice(_PORTS, 12):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no port is free")
 
 
 def wait_until(

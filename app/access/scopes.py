@@ -15,6 +15,9 @@ class Scope(StrEnum):
     JOBS_WRITE = "jobs:write"
     STUDENTS_READ = "students:read"
     STUDENTS_PREDICT = "students:predict"
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"
+    AUDIT_READ = "audit:read"
 
 
 ALL = tuple(Scope)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
 from app.access.keys import Caller
+from app.access.limits import Limiter
+from app.access.usage import Usage
+from app.api.glance import Glances
 from app.api.pool import Pool
 from app.db import Database
+from app.jobs.watch import Watch
 from app.outbox import Relay
 from app.settings import Settings
 from app.storage import LocalStorage
 
 
-@dataclass(frozen=True)
+@dataclass
 class Core:
     """The parts of one server."""
 
@@ -24,6 +29,12 @@ class Core:
     storage: LocalStorage
     relay: Relay
     pool: Pool
+    limiter: Limiter
+    usage: Usage
+    glances: Glances
+    readers: Executor  # for what takes less time than to find a thread of the framework's
+    watch: Watch
+    streams: int = 0  # that are open
 
 
 async def core_of(request: Request) -> Core:

@@ -8,15 +8,18 @@ from fastapi import Query, Request, Response
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from app.access import quotas
 from app.access.keys import Caller
+from app.access.limits import Cost
 from app.access.scopes import Scope
-from app.api import idempotency, pages, uploads
+from app.api import body, idempotency, pages, uploads
 from app.api.core import CallerDep, Core, CoreDep
 from app.api.guard import needs, router
 from app.api.pages import After, Limit
 from app.api.schemas import Printable
 from app.datasets import formats, service
 from app.datasets.service import Checked
+from app.jobs.idempotency import is_known
 from app.models import Dataset, Job, Json
 from app.storage import Stored
 from tdmr.wire.base import Page
@@ -40,7 +43,7 @@ _BODY = {
 
 
 @routes.post("/datasets", status_code=201, openapi_extra=_BODY)
-@needs(Scope.DATASETS_WRITE)
+@needs(Scope.DATASETS_WRITE, Cost.UPLOAD)
 async def create_dataset(
     request: Request,
     response: Response,
@@ -51,6 +54,9 @@ async def create_dataset(
 ) -> DatasetOut:
     """Upload an archive. It is checked next: ask again until `status` is `ready` or `invalid`."""
     uploads.check_headers(request, core.settings.max_upload_bytes)
+    await run_in_threadpool(
+        _check_room, core, caller.owner, body.content_length(request), idempotency_key
+    )
     dataset_id = service.new_dataset_id()
     key = service.upload_key(dataset_id)
     upload = await uploads.store(request, core.storage, key, core.settings.max_upload_bytes)
@@ -63,6 +69,13 @@ async def create_dataset(
     return describe(checked)
 
 
+def _check_room(core: Core, owner: str, declared: int | None, key: str | None) -> None:
+    """Refuse before a body comes what would be refused after it; a repeat needs no room."""
+    with core.database.read() as session:
+        if key is None or not is_known(session, owner, key):
+            quotas.admit_bytes(session, owner, declared or 0, core.settings)
+
+
 def _record(
     core: Core, caller: Caller, dataset_id: str, name: str, upload: Stored, key: str | None
 ) -> tuple[Checked, bool]:
@@ -70,6 +83,7 @@ def _record(
     asked = idempotency.asked(key, "POST /v1/datasets", name, upload.sha256)
 
     def make(session: Session) -> Checked:
+        quotas.admit_bytes(session, caller.owner, upload.bytes, core.settings)
         return service.create(
             session,
             dataset_id=dataset_id,

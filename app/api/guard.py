@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -14,24 +15,29 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
+from app import audit
 from app.access import keys
 from app.access.keys import Caller
+from app.access.limits import Cost
 from app.access.scopes import Scope
 from app.api import conditional
 from app.api.body import strict_json
 from app.api.core import Core, core_of
-from app.errors import ErrorItem, InvalidError, NotFoundError, UnauthorizedError
+from app.audit import NOTHING_NAMED, Act, Subject
+from app.errors import AppError, ErrorItem, InvalidError, NotFoundError, UnauthorizedError
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _DECLARED = "__tdmr_scope__"
+_BY_ITSELF = "__tdmr_by_itself__"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
-def needs(scope: Scope) -> Callable[[Endpoint], Endpoint]:
-    """Declare the scope that an endpoint needs."""
-    return _declare(scope)
+def needs(scope: Scope, cost: Cost | None = None) -> Callable[[Endpoint], Endpoint]:
+    """Declare the scope that an endpoint needs, and its cost class unless its method says it."""
+    return _declare(scope, cost)
 
 
 def public(endpoint: Endpoint) -> Endpoint:
@@ -39,9 +45,19 @@ def public(endpoint: Endpoint) -> Endpoint:
     return _declare(None)(endpoint)
 
 
-def _declare(scope: Scope | None) -> Callable[[Endpoint], Endpoint]:
+def by_itself(endpoint: Endpoint) -> Endpoint:
+    """Declare that an endpoint checks the key itself, in the statement that finds what it gives.
+
+    It is called with the request and the path's parameters, and gives a whole response: what the
+    framework does for other endpoints would cost more than the answer.
+    """
+    setattr(endpoint, _BY_ITSELF, True)
+    return endpoint
+
+
+def _declare(scope: Scope | None, cost: Cost | None = None) -> Callable[[Endpoint], Endpoint]:
     def mark(endpoint: Endpoint) -> Endpoint:
-        setattr(endpoint, _DECLARED, scope)
+        setattr(endpoint, _DECLARED, (scope, cost))
         return endpoint
 
     return mark
@@ -53,28 +69,50 @@ class GuardedRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         if not hasattr(endpoint, _DECLARED):
             raise TypeError(f"{path}: {endpoint.__name__} declares no scope")
-        self.scope: Scope | None = getattr(endpoint, _DECLARED)
+        self.scope: Scope | None
+        self.scope, cost = getattr(endpoint, _DECLARED)
         super().__init__(path, endpoint, **options)
+        self.safe = _SAFE.issuperset(self.methods or ())
+        self.cost: Cost = cost or (Cost.READ if self.safe else Cost.WRITE)
 
     def get_route_handler(self) -> Handler:
         """The handler, with the guard before it and conditional requests behind it."""
-        handle = super().get_route_handler()
         query = _query_names(self.dependant)
+        if getattr(self.endpoint, _BY_ITSELF, False):
+            return partial(self._pass, query)
+        handle = super().get_route_handler()
         has_json = self.body_field is not None
 
         async def guarded(request: Request) -> Response:
             core = await core_of(request)
             if self.scope is not None:
                 request.state.caller = await run_in_threadpool(
-                    _admit, core, request.headers.get("authorization"), self.scope
+                    _admit, core, request, self.scope, self.cost
                 )
             _check_path(request)
             _check_query(request, query)
             if has_json:
                 request = await strict_json(request, core.settings.max_body_bytes)
-            return conditional.answer(request, await handle(request))
+            if self.safe or self.scope is None:
+                return conditional.answer(request, await handle(request))
+            with audit.acting(_act(request, self.name)):
+                return await handle(request)
 
         return guarded
+
+    async def _pass(self, query: set[str], request: Request) -> Response:
+        request.state.token = token_of(request)
+        try:
+            _check_path(request)
+            _check_query(request, query)
+        except AppError:
+            if self.scope is not None:  # who may not be here learns nothing of what is wrong
+                await run_in_threadpool(
+                    _admit, await core_of(request), request, self.scope, self.cost
+                )
+            raise
+        answer: Response = await self.endpoint(request, **request.path_params)
+        return answer
 
 
 def router() -> APIRouter:
@@ -82,15 +120,57 @@ def router() -> APIRouter:
     return APIRouter(prefix="/v1", route_class=GuardedRoute)
 
 
-def _admit(core: Core, authorization: str | None, scope: Scope) -> Caller:
-    """The caller. Raises UnauthorizedError or ForbiddenError."""
-    scheme, _, token = (authorization or "").partition(" ")
+def token_of(request: Request) -> str:
+    """The access key that a request brings. Raises UnauthorizedError."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.casefold() != "bearer" or not token.strip():
         raise UnauthorizedError("Send an access key: Authorization: Bearer tdmr_…")
-    with core.database.read() as session:
-        caller = keys.authenticate(session, token.strip())
+    return token.strip()
+
+
+def _admit(core: Core, request: Request, scope: Scope, cost: Cost) -> Caller:
+    """The caller. Raises UnauthorizedError, RateLimitedError or ForbiddenError."""
+    token = token_of(request)
+
+    def identify() -> Caller:
+        with core.database.read() as session:
+            return keys.authenticate(session, token)
+
+    return admit(core, request, identify, scope, cost)
+
+
+def admit(
+    core: Core, request: Request, identify: Callable[[], Caller], scope: Scope, cost: Cost
+) -> Caller:
+    """Who `identify` says it is, if they may. Raises as `_admit` does."""
+    try:
+        caller = identify()
+    except UnauthorizedError:
+        core.limiter.failed(_address(request))
+        raise
+    core.limiter.take(cost, caller.key_id)
+    core.usage.seen(caller.key_id)
     caller.require(scope)
     return caller
+
+
+def _address(request: Request) -> str:
+    """Where a request comes from; behind a proxy, the proxy."""
+    return request.client.host if request.client else "unknown"
+
+
+def _act(request: Request, action: str) -> Act:
+    """What the audit log says of a request whose endpoint says nothing itself."""
+    caller: Caller = request.state.caller
+    ids = [(name, str(value)) for name, value in request.path_params.items() if name[-3:] == "_id"]
+    return Act(
+        owner=caller.owner,
+        action=action,
+        key_id=caller.key_id,
+        request_id=request.state.request_id,
+        address=_address(request)[:100],
+        subject=Subject(ids[-1][0].removesuffix("_id"), ids[-1][1]) if ids else NOTHING_NAMED,
+    )
 
 
 def _check_path(request: Request) -> None:
@@ -105,8 +185,7 @@ def _query_names(dependant: Dependant) -> set[str]:
 
 
 def _check_query(request: Request, known: set[str]) -> None:
-    unknown = sorted(set(request.query_params) - known)
-    if unknown:
+    if request.scope["query_string"] and (unknown := sorted(set(request.query_params) - known)):
         raise InvalidError(
             "The query has parameters that this route doesn't take.",
             [

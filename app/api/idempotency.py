@@ -10,6 +10,7 @@ from fastapi import Header
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app import audit
 from app.api.core import Core
 from app.jobs.idempotency import Idempotency, earlier
 from app.models import Job
@@ -51,6 +52,8 @@ def once(
         try:
             with core.database.write() as session:
                 job = earlier(session, owner, idempotency)
+                if job is not None:
+                    audit.nothing(session)  # a repeat changes nothing
                 result = make(session) if job is None else find(session, job)
         except IntegrityError:
             with core.database.read() as session:

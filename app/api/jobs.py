@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
-from fastapi import Query, Response
+from fastapi import Query, Request, Response
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
+from app.access import quotas
+from app.access.keys import Caller
+from app.access.limits import Cost
 from app.access.scopes import Scope
-from app.api import idempotency, pages, retrying
-from app.api.core import CallerDep, CoreDep
-from app.api.guard import needs, router
+from app.api import conditional, idempotency, pages, preferences, retrying, streaming
+from app.api.core import CallerDep, Core, CoreDep, core_of
+from app.api.glance import Found, Said
+from app.api.guard import admit, by_itself, needs, router
 from app.api.pages import After, Limit
 from app.api.schemas import JobIn, RetryIn
 from app.jobs import service
 from app.jobs.moves import spent
 from app.jobs.service import View
-from app.models import Event, Job
+from app.models import Job
 from app.settings import Settings
 from tdmr.wire.base import Page
 from tdmr.wire.jobs import EventOut, JobOut, Status
 
 routes = router()
+
+POLL_SECONDS = "2"  # between two looks, as a hint
 
 
 @routes.post("/jobs", status_code=201)
@@ -40,6 +50,7 @@ def create_job(
     asked = idempotency.asked(idempotency_key, "POST /v1/jobs", content)
 
     def make(session: Session) -> View:
+        quotas.admit_job(session, caller.owner, core.settings)
         return service.create(
             session,
             owner=caller.owner,
@@ -83,26 +94,92 @@ def list_jobs(
     return Page(data=[describe(view) for view in views], has_more=has_more, next_cursor=cursor)
 
 
-@routes.get("/jobs/{job_id}")
+@routes.get(
+    "/jobs/{job_id}", response_model=JobOut, openapi_extra={"parameters": [preferences.PREFER]}
+)
 @needs(Scope.JOBS_READ)
-def get_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
+@by_itself
+async def get_job(request: Request, job_id: str) -> Response:
     """A job: its stage, its losses, the time left, and how it ended."""
-    with core.database.read() as session:
-        return describe(service.get(session, caller.owner, job_id, core.settings))
+    core, seen = await core_of(request), request.headers.get("if-none-match")
+    wait = preferences.wait_seconds(request)
+    said = await _in_reader(core, partial(_admitted, core, request, job_id))
+    if wait:
+        said = await _wait(core, request, job_id, said, seen, wait)
+    headers = {"ETag": said.etag}
+    if said.open:
+        headers["Retry-After"] = POLL_SECONDS
+    if wait:
+        headers["Preference-Applied"] = f"wait={wait}"
+    if conditional.matches(seen, said.etag):
+        return Response(status_code=304, headers=headers)
+    return Response(said.body, media_type="application/json", headers=headers)
 
 
-@routes.get("/jobs/{job_id}/events")
+def _admitted(core: Core, request: Request, job_id: str) -> Said:
+    found: list[Found] = []
+
+    def identify() -> Caller:
+        found.append(core.glances.find(request.state.token, job_id))
+        return found[0].caller
+
+    admit(core, request, identify, Scope.JOBS_READ, Cost.READ)
+    return core.glances.say(found[0])
+
+
+def _again(core: Core, request: Request, job_id: str) -> Said:
+    return core.glances.say(core.glances.find(request.state.token, job_id))
+
+
+async def _in_reader(core: Core, look: Callable[[], Said]) -> Said:
+    return await asyncio.get_running_loop().run_in_executor(core.readers, look)
+
+
+async def _wait(
+    core: Core, request: Request, job_id: str, said: Said, seen: str | None, seconds: int
+) -> Said:
+    """What is said of the job once it has ended, or is no longer what the client has `seen`."""
+    until = time.monotonic() + seconds
+    while said.open and (seen is None or conditional.matches(seen, said.etag)):
+        last = await core.watch.last(job_id)
+        said = await _in_reader(core, partial(_again, core, request, job_id))
+        if not said.open or (seen is not None and not conditional.matches(seen, said.etag)):
+            break
+        if not await core.watch.beyond(job_id, last, until - time.monotonic()):
+            break
+    return said
+
+
+@routes.get(
+    "/jobs/{job_id}/events",
+    response_model=Page[EventOut],
+    responses={200: {"content": {streaming.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+)
 @needs(Scope.JOBS_READ)
-def list_events(
+async def list_events(
+    request: Request,
     response: Response,
     core: CoreDep,
     caller: CallerDep,
     job_id: str,
     limit: Limit = 100,
     after: After = None,
-) -> Page[EventOut]:
-    """A job's log, in order. `next_cursor` is always given, so that a reader can go on later."""
+) -> object:
+    """A job's log, in order. `next_cursor` is always given, so that a reader can go on later.
+
+    With `Accept: text/event-stream` it's a stream that ends with the job: each entry is an event
+    with its `seq` as id, from which `Last-Event-ID` goes on. The last event is `end`.
+    """
     number = pages.after_number(after)
+    if streaming.is_wanted(request):
+        number = max(number, streaming.last_seen(request))
+        return await streaming.respond(core, request, job_id, number)
+    return await run_in_threadpool(_page_of_events, response, core, caller, job_id, limit, number)
+
+
+def _page_of_events(
+    response: Response, core: Core, caller: Caller, job_id: str, limit: int, number: int
+) -> Page[EventOut]:
     with core.database.read() as session:
         found = service.events(session, caller.owner, job_id, number, limit + 1, core.settings)
     rows, has_more = pages.cut(found, limit)
@@ -110,7 +187,8 @@ def list_events(
     if has_more:
         path = f"/v1/jobs/{job_id}/events"
         pages.link_next(response, path, {"limit": limit, "after": cursor})
-    return Page(data=[_event(row) for row in rows], has_more=has_more, next_cursor=cursor)
+    data = [streaming.entry(row) for row in rows]
+    return Page(data=data, has_more=has_more, next_cursor=cursor)
 
 
 @routes.post("/jobs/{job_id}/cancel", status_code=202)
@@ -158,6 +236,7 @@ def retry_job(
     def make(session: Session) -> View:
         old = service.retryable(session, caller.owner, job_id, core.settings)
         order = retrying.patched(old, changes)
+        quotas.admit_job(session, caller.owner, core.settings)
         return service.create(
             session,
             owner=caller.owner,
@@ -190,6 +269,11 @@ def _change(
         view = change(session, owner, job_id, core.settings)
     core.relay.nudge()
     return describe(view)
+
+
+def rendered(view: View) -> bytes:
+    """A job in full, as it is sent."""
+    return describe(view).model_dump_json().encode()
 
 
 def describe(view: View) -> JobOut:
@@ -228,7 +312,3 @@ def describe(view: View) -> JobOut:
             "pause_requested_at": job.pause_requested_at,
         }
     )
-
-
-def _event(event: Event) -> EventOut:
-    return EventOut(seq=event.seq, at=event.at, type=event.type, data=event.data)

@@ -7,7 +7,7 @@ import secrets
 
 import anyio
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,13 +16,13 @@ from app.errors import AppError, RequestTimeoutError
 
 RECEIVE_SECONDS = 60.0  # between two pieces of a body
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 
 log = structlog.get_logger(__name__)
 
@@ -83,12 +83,13 @@ class _Exchange:
         """Send on, with the headers of every answer, and without a body for HEAD."""
         if message["type"] == "http.response.start":
             self.started = True
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self.request_id
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
-            fresh = "no-store" if message["status"] >= 400 else "private, no-cache"
-            headers.setdefault("Cache-Control", fresh)
+            fresh = b"no-store" if message["status"] >= 400 else b"private, no-cache"
+            given = list(message["headers"])
+            names = {name for name, _ in given}
+            ours = ((b"cache-control", fresh), *_HEADERS)
+            given += [each for each in ours if each[0] not in names]
+            given.append((b"x-request-id", self.request_id.encode()))
+            message = {**message, "headers": given}
         elif self._head:
             message = {**message, "body": b""}
         await self._send(message)

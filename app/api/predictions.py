@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Query, Request
 from starlette.concurrency import run_in_threadpool
 
+from app.access.limits import Cost
 from app.access.scopes import Scope
 from app.api import body, forms
 from app.api.core import CallerDep, Core, CoreDep
@@ -64,7 +65,7 @@ class _Order:
 
 
 @routes.post("/students/{student_id}/predict", openapi_extra=_BODY)
-@needs(Scope.STUDENTS_PREDICT)
+@needs(Scope.STUDENTS_PREDICT, Cost.PREDICT)
 async def predict(
     request: Request, core: CoreDep, caller: CallerDep, student_id: str, top: Top = 5
 ) -> PredictionsOut:

@@ -10,7 +10,9 @@ from fastapi import Header, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from app.access import quotas
 from app.access.keys import Caller
+from app.access.limits import Cost
 from app.access.scopes import Scope
 from app.api import tus
 from app.api.appending import append
@@ -93,7 +95,7 @@ def upload_options(core: CoreDep) -> Response:
     openapi_extra=_body(required=False),
     responses={201: _told("The upload.", Location="Where to send its bytes.")},
 )
-@needs(Scope.DATASETS_WRITE)
+@needs(Scope.DATASETS_WRITE, Cost.UPLOAD)
 async def create_upload(
     request: Request,
     core: CoreDep,
@@ -136,6 +138,7 @@ def _begin(core: Core, caller: Caller, length: int, name: str, metadata: str | N
     core.storage.begin(key)
     try:
         with core.database.write() as session:
+            quotas.admit_bytes(session, caller.owner, length, core.settings)
             return resumable.create(
                 session,
                 upload_id=upload_id,
@@ -173,7 +176,7 @@ def get_upload(
     openapi_extra=_body(required=True),
     responses={204: _told("The bytes are durable.")},
 )
-@needs(Scope.DATASETS_WRITE)
+@needs(Scope.DATASETS_WRITE, Cost.UPLOAD)
 async def append_to_upload(
     request: Request,
     core: CoreDep,

@@ -12,6 +12,7 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from app import audit
 from app.datasets import service
 from app.db import Database, new_id, now
 from app.errors import GoneError, LockedError, NotFoundError, TooManyUploadsError
@@ -67,6 +68,7 @@ def create(
     )
     session.add(upload)
     session.flush()
+    audit.about(session, "upload", upload.id, bytes=length)
     return upload
 
 
@@ -84,6 +86,7 @@ def get(session: Session, owner: str, upload_id: str) -> Upload:
 
 def advance(session: Session, upload: Upload, received: int, settings: Settings) -> None:
     """Note that the first `received` bytes are durable. Raises GoneError when the row is gone."""
+    audit.nothing(session)  # a piece; the upload's beginning and its dataset are noted
     expires = now(session) + timedelta(seconds=settings.upload_expire_seconds)
     _move(session, upload, received_bytes=received, expires_at=expires)
 
@@ -118,6 +121,8 @@ def drop(
         if expired_only:
             unwanted = unwanted.where(Upload.expires_at <= now(session))
         gone = session.execute(unwanted.returning(Upload.dataset_id)).one_or_none()
+        if gone is not None:
+            audit.about(session, "upload", upload_id, removed=True)
     if gone is not None and gone.dataset_id is None:
         storage.delete(part_key(upload_id))
     return gone is not None

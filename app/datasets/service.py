@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import audit
 from app.datasets.options import CheckOptions
 from app.db import new_id, now
 from app.errors import NotFoundError
@@ -87,6 +88,7 @@ def create(
         max_attempts=settings.max_attempts,
         ring=settings.broker_url is not None,
     )
+    audit.about(session, "dataset", dataset.id, bytes=upload.bytes)
     return Checked(dataset, job)
 
 

@@ -19,6 +19,12 @@ class Idempotency:
     request_sha256: str
 
 
+def is_known(session: Session, owner: str, key: str) -> bool:
+    """Whether a request with this key has made something, whatever it asked for."""
+    made = select(Job.id).where(Job.owner == owner, Job.idempotency_key == key)
+    return session.scalar(made) is not None
+
+
 def earlier(session: Session, owner: str, idempotency: Idempotency) -> Job | None:
     """The job that an earlier request with the same key made, or None.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Subquery, case, func, select
 from sqlalchemy.orm import Session
@@ -66,27 +66,50 @@ def due(moment: datetime, queues: Sequence[str] | None, kinds: Sequence[str] | N
     return select(turns.c.id, position).subquery()
 
 
-def places(session: Session, jobs: Iterable[Job], patience: float) -> dict[str, Place]:
-    """The place of each queued job of `jobs`, by its id.
+@dataclass(frozen=True)
+class Standing:
+    """All who wait for one kind of work in one queue, at a moment."""
+
+    moment: datetime
+    positions: dict[str, int]  # by job; of those that are due
+    served: bool  # by some worker that is there
+
+    def place(self, job: Job) -> Place:
+        """Where a queued job stands."""
+        position = self.positions.get(job.id)
+        return Place(position, _reason(position, served=self.served))
+
+    def misses(self, job: Job, seconds: float) -> bool:
+        """Whether a queued job has become due in the `seconds` since."""
+        return self.moment < job.run_after <= self.moment + timedelta(seconds=seconds)
+
+
+def standing(
+    session: Session, queue: str, kind: str, patience: float, only: Sequence[Job] | None = None
+) -> Standing:
+    """The place of everybody in a queue, or `only` of some.
 
     A worker counts as there when it was heard of in the last `patience` seconds.
     """
     moment = now(session)
+    ranks = due(moment, [queue], [kind])
+    wanted = select(ranks)
+    if only is not None:
+        wanted = wanted.where(ranks.c.id.in_([job.id for job in only]))
+    positions = {row.id: row.position for row in session.execute(wanted)}
+    return Standing(moment, positions, fleet.serves(session, queue, kind, patience))
+
+
+def places(session: Session, jobs: Iterable[Job], patience: float) -> dict[str, Place]:
+    """The place of each queued job of `jobs`, by its id."""
     groups: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         if job.state == State.QUEUED:
             groups.setdefault((job.queue, job.kind), []).append(job)
     found: dict[str, Place] = {}
-    for (queue, kind), waiting in groups.items():
-        ranks = due(moment, [queue], [kind])
-        wanted = select(ranks.c.id, ranks.c.position).where(
-            ranks.c.id.in_([job.id for job in waiting])
-        )
-        positions = {row.id: row.position for row in session.execute(wanted)}
-        served = fleet.serves(session, queue, kind, patience)
-        for job in waiting:
-            position = positions.get(job.id)
-            found[job.id] = Place(position, _reason(position, served=served))
+    for group, waiting in groups.items():
+        stands = standing(session, *group, patience, waiting)
+        found |= {job.id: stands.place(job) for job in waiting}
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import audit
 from app.errors import (
     ConflictError,
     DatasetNotReadyError,
@@ -91,6 +92,7 @@ def create(
         retry_of=retry_of.id if retry_of else None,
         checkpoint=retry_of.checkpoint if retry_of and same else None,
     )
+    audit.about(session, "job", job.id, **({"retry_of": retry_of.id} if retry_of else {}))
     return _view(session, job, None, settings)
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.machine import commit, machine, write_result
+from benchmarks.served import serving
 from benchmarks.uploads.cuts import archive, run
 from benchmarks.uploads.memory import measure
-from benchmarks.uploads.server import serving
 from tdmr.client import Client
 
 LIMIT = 50_000_000

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from benchmarks.uploads.server import Running
+from benchmarks.served import Running
 
 TUS = {"Tus-Resumable": "1.0.0"}
 PIECE = {**TUS, "Content-Type": "application/offset+octet-stream"}

@@ -17,7 +17,7 @@ from app.jobs import moves
 from app.models import Dataset, Student
 from app.storage import LocalStorage
 from app.students.service import StoredFile
-from benchmarks.uploads.server import Running, serving
+from benchmarks.served import Running, serving
 
 MEBIBYTE = 1 << 20
 START, END = b"PK\x03\x04", b"PK\x05\x06" + bytes(18)  # of a zip: all that is looked at on the way

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app import logs, migrate
+from app import logs
 from app.access import keys
 from app.access.scopes import ALL, Scope
 from app.api.core import Core
@@ -30,14 +30,6 @@ def _plain_logs() -> None:
 
 
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite database to copy: that takes a hundredth of the time."""
-    path = tmp_path_factory.mktemp("migrated") / "tdmr.db"
-    migrate.upgrade(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture(scope="session")
 def networks() -> Networks:
     """Students in ONNX, made on demand."""
     return Networks()
@@ -48,18 +40,6 @@ def database(settings: Settings, migrated: Path) -> Iterator[Database]:
     """A migrated SQLite database."""
     shutil.copy(migrated, settings.data_dir / "tdmr.db")
     database = Database(settings.url)
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def any_database(any_url: str, settings: Settings, migrated: Path) -> Iterator[Database]:
-    """A migrated database: once on SQLite, once on PostgreSQL."""
-    if any_url == settings.url:
-        shutil.copy(migrated, settings.data_dir / "tdmr.db")
-    else:
-        migrate.upgrade(any_url)
-    database = Database(any_url)
     yield database
     database.close()
 

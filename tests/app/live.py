@@ -15,7 +15,7 @@ from app.jobs.claims import Claim
 from app.models import Dataset
 from app.storage import LocalStorage
 from app.students import service as students
-from benchmarks.uploads.server import Running
+from benchmarks.served import Running
 from tdmr.config import JobSpec
 from tdmr.errors import Failure
 from tests.app.service import METRICS, bundle

@@ -13,6 +13,7 @@ from sqlalchemy import MetaData, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app import migrate
+from app.audit import AuditEntry
 from app.db import Base, Database
 from app.jobs import ledger, moves
 from app.models import ApiKey, Dataset, Event, Job, Outbox, Student, Upload, Worker
@@ -202,7 +203,7 @@ def told(row: Any) -> dict[str, Any]:
 
 def test_the_newest_version_keeps_every_row_and_adds_to_it(newest: Database) -> None:
     added: dict[type[Base], dict[str, Any]] = {
-        ApiKey: {},
+        ApiKey: {"last_used_at": None, "replaced_by": None},
         Dataset: {"gallery_key": None, "audit": None},
         Event: {},
         Job: NEW,
@@ -358,4 +359,22 @@ def test_the_fifth_version_adds_latencies_and_changes_nothing_else(any_url: str)
     assert after.pop("latencies") == []
     assert after | {"alembic_version": []} == before | {"alembic_version": []}
     migrate.downgrade(any_url, "0004")
+    assert dump(any_url) == before
+
+
+def test_the_sixth_version_adds_the_audit_log_and_can_be_taken_back(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0005")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0006")
+    after = dump(any_url)
+    assert after.pop("audit_log") == []
+    (key,) = after["api_keys"]
+    assert (key.pop("last_used_at"), key.pop("replaced_by")) == (None, None)
+    assert after | {"alembic_version": []} == before | {"alembic_version": []}
+    database = Database(any_url)
+    with database.write() as session:
+        session.add(AuditEntry(id="aud_1", at=MOMENT, owner="ana", action="create_job"))
+    database.close()
+    migrate.downgrade(any_url, "0005")
     assert dump(any_url) == before

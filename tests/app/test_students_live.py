@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.uploads.server import Running, serving
+from benchmarks.served import Running, serving
 from tdmr.client import Client
 from tests.app.live import publish
 from tests.app.networks import Networks, endless, exported

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.served import Running, serving
 from benchmarks.uploads.cuts import archive
-from benchmarks.uploads.server import Running, serving
 
 SCRIPTS = Path(__file__).parent / "tus"
 CHUNK = 1 << 20

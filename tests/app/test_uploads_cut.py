@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from benchmarks.served import serving
 from benchmarks.uploads.cuts import archive, run
-from benchmarks.uploads.server import serving
 from tdmr.client import Client
 
 CUTS, MEBIBYTES = (200, 64) if os.environ.get("HYPOTHESIS_PROFILE") == "long" else (25, 6)

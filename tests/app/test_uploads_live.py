@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from benchmarks.served import Running, serving
 from benchmarks.uploads.cuts import PIECE, TUS, archive
 from benchmarks.uploads.memory import measure
-from benchmarks.uploads.server import Running, serving
 from tdmr.client import Client, InvalidError, UnauthorizedError, uploads
 from tdmr.client.steps import Steps
 from tests.support import wait_until

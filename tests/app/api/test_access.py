@@ -20,13 +20,13 @@ ROUTES = [
     if isinstance(route, GuardedRoute)
     for method in sorted(route.methods or ())
 ]
-WITH_A_BODY = {"/v1/jobs/{job_id}/retry"}
+WITH_A_BODY = {"/v1/jobs/{job_id}/retry", "/v1/api-keys/{key_id}/rotate"}
 TUS = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0"}
 WITH_HEADERS = {
     "DELETE /v1/uploads/{upload_id}": TUS,
     "PATCH /v1/uploads/{upload_id}": {**TUS, "Content-Type": "application/offset+octet-stream"},
 }
-ALLOWED = (200, 202, 204, 409)
+ALLOWED = (200, 201, 202, 204, 409)
 GUARDED = [each for each in ROUTES if each[1] not in OPEN]
 NO_KEYS = [
     None,
@@ -47,6 +47,7 @@ def path_of(path: str, service: Service) -> str:
         "dataset_id": lambda: service.dataset()["id"],
         "job_id": lambda: service.job()["id"],
         "student_id": lambda: service.student()["id"],
+        "key_id": lambda: service.key()["id"],
         "upload_id": lambda: service.begun(1000),
         "name": lambda: "config.json",
         "number": lambda: "0",

@@ -9,6 +9,8 @@ from fastapi import FastAPI
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.access.limits import Limiter
+from app.access.usage import Usage
 from app.api.core import Core
 from app.api.idempotency import asked, once
 from app.api.pool import Pool
@@ -27,7 +29,15 @@ MANY = 8
 def test_the_database_decides(
     any_database: Database, settings: Settings, storage: LocalStorage
 ) -> None:
-    core = Core(settings, any_database, storage, Relay(any_database, settings), Pool(settings))
+    core = Core(
+        settings,
+        any_database,
+        storage,
+        Relay(any_database, settings),
+        Pool(settings),
+        Limiter(settings),
+        Usage(any_database),
+    )
     dataset_id = make_dataset(any_database)
     request = asked("key", "content")
     barrier = Barrier(MANY)

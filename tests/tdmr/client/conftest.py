@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from benchmarks.uploads.server import Running, serving
+from benchmarks.served import Running, serving
 from tdmr.client import AsyncClient, Client
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.uploads.server import Running
+from benchmarks.served import Running
 from tdmr.client import UnexpectedAnswerError
 from tests.app.live import publish
 from tests.tdmr.client import answers

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.uploads.server import Running
+from benchmarks.served import Running
 from tdmr.client import NotFoundError, UnexpectedAnswerError
 from tdmr.client.sse import Parser, Sent
 from tests.app.live import Worker, ready_dataset

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.uploads.server import Running
+from benchmarks.served import Running
 from tdmr.client import (
     ApiError,
     ConflictError,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.uploads.server import Running
+from benchmarks.served import Running
 from tdmr.client import AsyncClient, Client, ConflictError
 from tdmr.errors import Failure
 from tests.app.live import Worker, ready_dataset

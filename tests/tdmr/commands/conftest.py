@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.uploads.server import Running, serving
+from benchmarks.served import Running, serving
 from tdmr.cli import app
 from tdmr.client import connection
 from tdmr.client.connection import Connection

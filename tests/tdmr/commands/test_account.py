@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.uploads.server import Running
+from benchmarks.served import Running
 from tdmr.client import connection
 from tdmr.client.connection import Connection
 from tests.support import free_port

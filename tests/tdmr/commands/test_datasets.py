@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.models import Dataset
-from benchmarks.uploads.server import Running
+from benchmarks.served import Running
 from tests.app.live import database_of, ready_dataset
 from tests.shapes import draw_dataset
 from tests.tdmr.client import answers

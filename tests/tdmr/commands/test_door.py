@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from benchmarks.uploads.server import Running
+from benchmarks.served import Running
 from tdmr import config
 from tdmr.cli import app
 from tdmr.commands.distill import BASELINE_HELP

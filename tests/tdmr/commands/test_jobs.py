@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.uploads.server import Running
+from benchmarks.served import Running
 from tdmr.errors import Failure
 from tests.app.live import Worker, ready_dataset
 from tests.support import free_port

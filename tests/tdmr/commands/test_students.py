@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.uploads.server import Running
+from benchmarks.served import Running
 from tdmr import catalog
 from tests.app.live import publish
 from tests.app.networks import CLASSES, Networks, exported

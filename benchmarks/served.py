@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 
 START_SECONDS = 90
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 class Running:
@@ -39,6 +39,10 @@ class Running:
         assert parts.port is not None
         return socket.create_connection((parts.hostname, parts.port), timeout=60)
 
+    def cpu_seconds(self) -> float:
+        """Processor time that it has had."""
+        return cpu_seconds(self.process.pid)
+
     def forget_peak(self) -> int:
         """Let the peak of memory begin anew; the memory in use now, in bytes."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
@@ -58,25 +62,42 @@ def serving(folder: Path, *more: str, key: str | None = None, **settings: str) -
     ready = folder / "ready.json"
     ready.unlink(missing_ok=True)
     command = [sys.executable, "-m", "app", "serve", "--port", "0", "--ready-file", str(ready)]
+    given = {f"TDMR_{name.upper()}": value for name, value in settings.items()}
+    data = folder / "data"
+    with _started([*command, "--data", str(data), *more], folder, ready, given) as (process, told):
+        yield Running(process, data, told["address"], key or told["key"])
+
+
+@contextmanager
+def launched(command: list[str], folder: Path) -> Iterator[tuple[str, int]]:
+    """Another server, that is told its ready file; its address and pid."""
+    folder.mkdir()
+    ready = folder / "ready.json"
+    with _started([*command, str(ready)], folder, ready, {}) as (process, told):
+        yield told["address"], process.pid
+
+
+@contextmanager
+def _started(
+    command: list[str], folder: Path, ready: Path, settings: dict[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, str]]]:
     given = {name: value for name, value in os.environ.items() if not name.startswith("TDMR_")}
-    given |= {f"TDMR_{name.upper()}": value for name, value in settings.items()}
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [*command, "--data", str(folder / "data"), *more],
-            stdout=log,
-            stderr=log,
-            env=given,
-            cwd=ROOT,
-        )
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=given | settings, cwd=ROOT)
     try:
         deadline = time.monotonic() + START_SECONDS
         while not ready.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((folder / "log").read_text(errors="replace")[-2000:])
             time.sleep(0.05)
-        told = json.loads(ready.read_text())
-        yield Running(process, folder / "data", told["address"], key or told["key"])
+        yield process, json.loads(ready.read_text())
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has had, with all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
