@@ -103,11 +103,6 @@ def get(*steps: str, **params: Any) -> Call:
     return Call("GET", _path(*steps), params)
 
 
-def delete(*steps: str) -> Call:
-    """DELETE /v1/…"""
-    return Call("DELETE", _path(*steps))
-
-
 def create_dataset(archive: Path, name: str) -> Call:
     """POST /v1/datasets with the file as the body; its bytes say what it is."""
     total = archive.stat().st_size

@@ -104,11 +104,6 @@ def ask(call: Call, parse: Parse[T], patience: float) -> Steps[T]:
         return parse(response.json())
 
 
-def tell(call: Call, patience: float) -> Steps[None]:
-    """Ask for something that has no answer to read."""
-    yield from answer(call, patience)
-
-
 def pages(call: Call, parse: Parse[T], patience: float) -> Steps[None]:
     """Emit every row of a list, page by page, as they are asked for."""
     while True:

@@ -115,7 +115,7 @@ def misbehaving(*script: Reply | Callable[[Asked], Reply]) -> Iterator[Misbehavi
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         server.told = told  # type: ignore[attr-defined]
         told.address = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield told
