@@ -113,6 +113,12 @@ class OffsetMismatchError(ConflictError):
     code, title = "offset_mismatch", "The upload goes on elsewhere"
 
 
+class TooManyEndpointsError(ConflictError):
+    """The caller has as many webhook endpoints as may be."""
+
+    code, title = "too_many_endpoints", "There are too many webhook endpoints"
+
+
 class GoneError(AppError):
     """It was there, and isn't any more."""
 

@@ -26,6 +26,7 @@ from app.api import (
     problems,
     resumable,
     students,
+    webhooks,
 )
 from app.api.core import Core
 from app.api.glance import Glances
@@ -38,18 +39,23 @@ from app.jobs.watch import Watch
 from app.outbox import Relay
 from app.settings import Settings
 from app.storage import LocalStorage
+from app.webhooks.network import Network
+from app.webhooks.sender import Sender
 
 READERS = 4
 # What is asked for most often is looked for first.
 MODULES = (
     *(jobs, datasets, images, resumable, catalog, students, predictions),
-    *(api_keys, account),
+    *(webhooks, api_keys, account),
     *(health, docs),
 )
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """A server on a migrated database; it opens its files and connections when it starts."""
+def create_app(settings: Settings | None = None, network: Network | None = None) -> FastAPI:
+    """A server on a migrated database; it opens its files and connections when it starts.
+
+    `network` is what webhooks go out by; None: what the settings say.
+    """
     settings = settings or Settings()
     database = Database(settings.url)
     readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
@@ -59,6 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         storage=LocalStorage(settings.storage_dir),
         relay=Relay(database, settings),
         pool=Pool(settings),
+        sender=Sender(database, settings, network),
         limiter=Limiter(settings),
         usage=Usage(database),
         glances=Glances(database, settings, jobs.rendered),
@@ -71,7 +78,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         core.relay.start()
         core.usage.start()
+        core.sender.start()
         yield
+        core.sender.stop()
         core.usage.stop()
         core.relay.stop()
         core.readers.shutdown()

@@ -94,6 +94,16 @@ class Settings(BaseSettings):
         1000.0, ge=0, allow_inf_nan=False, description="Of one owner's jobs, in 30 days."
     )
 
+    max_webhook_endpoints: int = Field(20, ge=1, description="Of one owner.")
+    webhook_retention_seconds: float = Field(
+        2_592_000.0, gt=0, description="After this, a delivery and its attempts are removed."
+    )
+    webhooks_may_reach_private_networks: bool = Field(
+        False,
+        description="Lets every key holder make this server send to any address, its own and its "
+        "network's included, in plain http too, and read the answer. Only where all are trusted.",
+    )
+
     @field_validator("queues", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

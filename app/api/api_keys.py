@@ -15,11 +15,11 @@ from app.access.keys import Caller
 from app.access.scopes import Scope
 from app.api import pages
 from app.api.core import CallerDep, CoreDep
-from app.api.guard import needs, router
+from app.api.guard import fails, needs, router
 from app.api.pages import After, Limit
-from app.api.schemas import Printable
+from app.api.schemas import Number, Printable
 from app.db import now
-from app.errors import ErrorItem, ForbiddenError, InvalidError
+from app.errors import ConflictError, ErrorItem, ForbiddenError, InvalidError
 from app.models import ApiKey
 from tdmr.wire.access import ApiKeyMade, ApiKeyOut
 from tdmr.wire.base import Page
@@ -66,7 +66,7 @@ class RotateIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}]})
 
-    overlap_seconds: int = Field(
+    overlap_seconds: Annotated[int, Number] = Field(
         DAY, ge=0, le=7 * DAY, description="For so long the old key works beside the new one."
     )
 
@@ -132,6 +132,7 @@ def revoke_api_key(core: CoreDep, caller: CallerDep, key_id: str) -> Response:
 
 @routes.post("/api-keys/{key_id}/rotate", status_code=201)
 @needs(Scope.KEYS_WRITE)
+@fails(ConflictError)
 def rotate_api_key(
     response: Response, core: CoreDep, caller: CallerDep, key_id: str, order: RotateIn
 ) -> ApiKeyMade:

@@ -18,6 +18,7 @@ from app.jobs.watch import Watch
 from app.outbox import Relay
 from app.settings import Settings
 from app.storage import LocalStorage
+from app.webhooks.sender import Sender
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Core:
     storage: LocalStorage
     relay: Relay
     pool: Pool
+    sender: Sender
     limiter: Limiter
     usage: Usage
     glances: Glances

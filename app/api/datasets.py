@@ -14,11 +14,21 @@ from app.access.limits import Cost
 from app.access.scopes import Scope
 from app.api import body, idempotency, pages, uploads
 from app.api.core import CallerDep, Core, CoreDep
-from app.api.guard import needs, router
+from app.api.guard import fails, needs, router
 from app.api.pages import After, Limit
 from app.api.schemas import Printable
 from app.datasets import formats, service
 from app.datasets.service import Checked
+from app.errors import (
+    DiskFullError,
+    EmptyBodyError,
+    IdempotencyKeyReusedError,
+    NotAnArchiveError,
+    QuotaExceededError,
+    RequestTimeoutError,
+    TooLargeError,
+    UnsupportedMediaTypeError,
+)
 from app.jobs.idempotency import is_known
 from app.models import Dataset, Job, Json
 from app.storage import Stored
@@ -44,6 +54,16 @@ _BODY = {
 
 @routes.post("/datasets", status_code=201, openapi_extra=_BODY)
 @needs(Scope.DATASETS_WRITE, Cost.UPLOAD)
+@fails(
+    DiskFullError,
+    EmptyBodyError,
+    IdempotencyKeyReusedError,
+    NotAnArchiveError,
+    QuotaExceededError,
+    RequestTimeoutError,
+    TooLargeError,
+    UnsupportedMediaTypeError,
+)
 async def create_dataset(
     request: Request,
     response: Response,

@@ -11,10 +11,9 @@ from html import escape
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.openapi.utils import get_openapi
 
+from app.api import description
 from app.api.guard import GuardedRoute, public
-from app.api.problems import MEDIA_TYPE, Problem
 from app.errors import AppError
 
 routes = APIRouter(route_class=GuardedRoute)
@@ -52,31 +51,8 @@ async def docs(request: Request) -> Response:
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document: FastAPI's own, with the keys, the scopes and the problems added."""
-    made = get_openapi(
-        title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes
-    )
-    parts = made.setdefault("components", {})
-    parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    parts.setdefault("schemas", {}).update(_schemas(Problem))
-    problem = {
-        "description": "A problem (RFC 9457).",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
-    for route in app.routes:
-        if isinstance(route, GuardedRoute) and route.include_in_schema:
-            for method in route.methods or ():
-                operation = made["paths"][route.path_format][method.lower()]
-                operation["responses"]["default"] = problem
-                operation["responses"].pop("422", None)
-                if route.scope is not None:
-                    operation["security"] = [{"key": [route.scope.value]}]
-    return made
-
-
-def _schemas(model: type[Problem]) -> dict[str, Any]:
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {**schema.pop("$defs", {}), model.__name__: schema}
+    """The OpenAPI document."""
+    return description.document(app, DESCRIPTION)
 
 
 def page(made: dict[str, Any]) -> str:
@@ -86,7 +62,7 @@ def page(made: dict[str, Any]) -> str:
         for path, methods in made["paths"].items()
         for method, operation in methods.items()
     )
-    codes = "".join(_code(error) for error in sorted(_errors(AppError), key=_place))
+    codes = "".join(_code(error) for error in sorted(description.every(AppError), key=_place))
     title = escape(made["info"]["title"])
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
@@ -113,10 +89,6 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         f"<p>{escape(operation.get('description', ''))} <small>({needs})</small></p>"
         f"<table>{parameters}</table>"
     )
-
-
-def _errors(error: type[AppError]) -> list[type[AppError]]:
-    return [error, *(each for child in error.__subclasses__() for each in _errors(child))]
 
 
 def _place(error: type[AppError]) -> tuple[int, str]:

@@ -30,6 +30,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _DECLARED = "__tdmr_scope__"
+_FAILS = "__tdmr_fails__"
 _BY_ITSELF = "__tdmr_by_itself__"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,200}")
@@ -43,6 +44,19 @@ def needs(scope: Scope, cost: Cost | None = None) -> Callable[[Endpoint], Endpoi
 def public(endpoint: Endpoint) -> Endpoint:
     """Declare that an endpoint is open to everybody: health and documentation only."""
     return _declare(None)(endpoint)
+
+
+def fails(*errors: type[AppError]) -> Callable[[Endpoint], Endpoint]:
+    """Declare what an endpoint answers with beside what any of its kind does, for its description.
+
+    The guard's own refusals, those of parameters and JSON bodies, and 404 go without saying.
+    """
+
+    def mark(endpoint: Endpoint) -> Endpoint:
+        setattr(endpoint, _FAILS, errors)
+        return endpoint
+
+    return mark
 
 
 def by_itself(endpoint: Endpoint) -> Endpoint:
@@ -69,6 +83,7 @@ class GuardedRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         if not hasattr(endpoint, _DECLARED):
             raise TypeError(f"{path}: {endpoint.__name__} declares no scope")
+        self.fails: tuple[type[AppError], ...] = getattr(endpoint, _FAILS, ())
         self.scope: Scope | None
         self.scope, cost = getattr(endpoint, _DECLARED)
         super().__init__(path, endpoint, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Header
 from sqlalchemy.exc import IntegrityError
@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from app import audit
 from app.api.core import Core
 from app.jobs.idempotency import Idempotency, earlier
-from app.models import Job
 
 Made = TypeVar("Made")
 
@@ -42,23 +41,26 @@ def once(
     owner: str,
     idempotency: Idempotency,
     make: Callable[[Session], Made],
-    find: Callable[[Session, Job], Made],
+    find: Callable[[Session, Any], Made],
+    look: Callable[[Session, str, Idempotency], Any] = earlier,
 ) -> tuple[Made, bool]:
     """Make something, or find what an equal request made; True when it was found.
+
+    `look` gives the row that an equal request made, of the jobs unless it's another table's.
 
     Two equal requests at the same moment are decided by the database: the later one finds.
     """
     while True:
         try:
             with core.database.write() as session:
-                job = earlier(session, owner, idempotency)
-                if job is not None:
+                row = look(session, owner, idempotency)
+                if row is not None:
                     audit.nothing(session)  # a repeat changes nothing
-                result = make(session) if job is None else find(session, job)
+                result = make(session) if row is None else find(session, row)
         except IntegrityError:
             with core.database.read() as session:
-                if earlier(session, owner, idempotency) is None:
+                if look(session, owner, idempotency) is None:
                     raise
         else:
             core.relay.nudge()
-            return result, job is not None
+            return result, row is not None

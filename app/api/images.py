@@ -9,12 +9,12 @@ from fastapi import Path, Query, Response
 from app.access.scopes import Scope
 from app.api import pages
 from app.api.core import CallerDep, Core, CoreDep
-from app.api.guard import needs, router
-from app.api.pages import After, Limit
+from app.api.guard import fails, needs, router
+from app.api.pages import AfterNumber, Limit
 from app.api.schemas import Printable
 from app.datasets import gallery, service
 from app.datasets.gallery import Gallery, Row
-from app.errors import ConflictError, NotFoundError
+from app.errors import ConflictError, DamagedFileError, NotFoundError
 from app.models import Dataset
 from tdmr.data.index import Split
 from tdmr.wire.base import Page
@@ -37,6 +37,7 @@ FOR_EVER = "private, max-age=31536000, immutable"  # a dataset's version never c
 
 @routes.get("/datasets/{dataset_id}/images")
 @needs(Scope.DATASETS_READ)
+@fails(ConflictError, DamagedFileError)
 def list_images(
     response: Response,
     core: CoreDep,
@@ -45,7 +46,7 @@ def list_images(
     split: OfSplit = None,
     label: Label = None,
     limit: Limit = 20,
-    after: After = None,
+    after: AfterNumber = None,
 ) -> Page[ImageOut]:
     """A ready dataset's images by split, class and name in the upload, with thumbnails."""
     dataset = _ready(core, caller.owner, dataset_id)
@@ -63,6 +64,7 @@ def list_images(
 
 @routes.get("/datasets/{dataset_id}/images/{number}", response_class=Response, responses=_JPEG)
 @needs(Scope.DATASETS_READ)
+@fails(ConflictError, DamagedFileError)
 def get_thumbnail(core: CoreDep, caller: CallerDep, dataset_id: str, number: Number) -> Response:
     """The thumbnail of one image."""
     with _opened(core, _ready(core, caller.owner, dataset_id)) as opened:

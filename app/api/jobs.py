@@ -20,9 +20,17 @@ from app.access.scopes import Scope
 from app.api import conditional, idempotency, pages, preferences, retrying, streaming
 from app.api.core import CallerDep, Core, CoreDep, core_of
 from app.api.glance import Found, Said
-from app.api.guard import admit, by_itself, needs, router
-from app.api.pages import After, Limit
+from app.api.guard import admit, by_itself, fails, needs, router
+from app.api.pages import After, AfterNumber, Limit
 from app.api.schemas import JobIn, RetryIn
+from app.errors import (
+    BusyError,
+    ConflictError,
+    DatasetNotReadyError,
+    IdempotencyKeyReusedError,
+    QuotaExceededError,
+    UnknownModelError,
+)
 from app.jobs import service
 from app.jobs.moves import spent
 from app.jobs.service import View
@@ -38,6 +46,7 @@ POLL_SECONDS = "2"  # between two looks, as a hint
 
 @routes.post("/jobs", status_code=201)
 @needs(Scope.JOBS_WRITE)
+@fails(DatasetNotReadyError, IdempotencyKeyReusedError, QuotaExceededError, UnknownModelError)
 def create_job(
     response: Response,
     core: CoreDep,
@@ -156,6 +165,7 @@ async def _wait(
     responses={200: {"content": {streaming.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )
 @needs(Scope.JOBS_READ)
+@fails(BusyError)
 async def list_events(
     request: Request,
     response: Response,
@@ -163,7 +173,7 @@ async def list_events(
     caller: CallerDep,
     job_id: str,
     limit: Limit = 100,
-    after: After = None,
+    after: AfterNumber = None,
 ) -> object:
     """A job's log, in order. `next_cursor` is always given, so that a reader can go on later.
 
@@ -193,6 +203,7 @@ def _page_of_events(
 
 @routes.post("/jobs/{job_id}/cancel", status_code=202)
 @needs(Scope.JOBS_WRITE)
+@fails(ConflictError)
 def cancel_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
     """Call a job off. A running one is `cancelled` only when its process is gone.
 
@@ -203,6 +214,7 @@ def cancel_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
 
 @routes.post("/jobs/{job_id}/pause", status_code=202)
 @needs(Scope.JOBS_WRITE)
+@fails(ConflictError)
 def pause_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
     """Stop a job behind a checkpoint, and free its device until it is resumed."""
     return _change(core, service.pause, caller.owner, job_id)
@@ -210,6 +222,7 @@ def pause_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
 
 @routes.post("/jobs/{job_id}/resume", status_code=202)
 @needs(Scope.JOBS_WRITE)
+@fails(ConflictError)
 def resume_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
     """Queue a paused job again; it goes on from its checkpoint."""
     return _change(core, service.resume, caller.owner, job_id)
@@ -217,6 +230,13 @@ def resume_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
 
 @routes.post("/jobs/{job_id}/retry", status_code=202)
 @needs(Scope.JOBS_WRITE)
+@fails(
+    ConflictError,
+    DatasetNotReadyError,
+    IdempotencyKeyReusedError,
+    QuotaExceededError,
+    UnknownModelError,
+)
 def retry_job(
     response: Response,
     core: CoreDep,

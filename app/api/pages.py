@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import Query, Response
@@ -16,9 +16,18 @@ from app.errors import ErrorItem, InvalidError
 Item = TypeVar("Item")
 
 Limit = Annotated[int, Query(ge=1, le=100, description="Things on one page.")]
-After = Annotated[
-    str | None, Query(max_length=200, description="The page before's `next_cursor`; opaque.")
-]
+
+
+def _cursor(kind: str) -> Any:
+    return Query(
+        max_length=200,
+        description="The page before's `next_cursor`; opaque.",
+        json_schema_extra={"format": kind},
+    )
+
+
+After = Annotated[str | None, _cursor("cursor")]
+AfterNumber = Annotated[str | None, _cursor("number-cursor")]
 
 _ID = re.compile(r"[a-z]+_[0-9a-f]{28,32}")
 _NUMBER = re.compile(r"[0-9]{1,12}")

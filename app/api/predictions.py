@@ -12,11 +12,17 @@ from app.access.limits import Cost
 from app.access.scopes import Scope
 from app.api import body, forms
 from app.api.core import CallerDep, Core, CoreDep
-from app.api.guard import needs, router
+from app.api.guard import fails, needs, router
 from app.errors import (
     BadImagesError,
+    BusyError,
+    DamagedFileError,
     EmptyBodyError,
     ErrorItem,
+    NoOnnxError,
+    PredictionTimeoutError,
+    RequestTimeoutError,
+    TooLargeError,
     UnsupportedMediaTypeError,
 )
 from app.settings import Settings
@@ -66,6 +72,17 @@ class _Order:
 
 @routes.post("/students/{student_id}/predict", openapi_extra=_BODY)
 @needs(Scope.STUDENTS_PREDICT, Cost.PREDICT)
+@fails(
+    BadImagesError,
+    BusyError,
+    DamagedFileError,
+    EmptyBodyError,
+    NoOnnxError,
+    PredictionTimeoutError,
+    RequestTimeoutError,
+    TooLargeError,
+    UnsupportedMediaTypeError,
+)
 async def predict(
     request: Request, core: CoreDep, caller: CallerDep, student_id: str, top: Top = 5
 ) -> PredictionsOut:

@@ -18,9 +18,24 @@ from app.api import tus
 from app.api.appending import append
 from app.api.body import content_length, media_type
 from app.api.core import CallerDep, Core, CoreDep
-from app.api.guard import needs, router
+from app.api.guard import fails, needs, router
 from app.datasets import resumable
-from app.errors import EmptyBodyError, TooLargeError, UnsupportedMediaTypeError
+from app.errors import (
+    ChecksumMismatchError,
+    ConflictError,
+    DiskFullError,
+    EmptyBodyError,
+    GoneError,
+    LockedError,
+    NotAnArchiveError,
+    OffsetMismatchError,
+    QuotaExceededError,
+    RequestTimeoutError,
+    TooLargeError,
+    TooManyUploadsError,
+    TusVersionError,
+    UnsupportedMediaTypeError,
+)
 from app.models import Upload
 from tdmr.wire.datasets import UploadOut
 
@@ -33,18 +48,29 @@ _STATE = {
     DATASET: "Where the dataset is that it became; absent until it's finished.",
 }
 
-Version = Annotated[str | None, Header(alias="Tus-Resumable", description="1.0.0")]
+_NEEDED: dict[str, Any] = {"x-required": True}
+_NUMBER: dict[str, Any] = {**_NEEDED, "pattern": "^[0-9]{1,15}$"}
+Version = Annotated[
+    str | None,
+    Header(alias="Tus-Resumable", json_schema_extra={**_NEEDED, "enum": [tus.VERSION]}),
+]
+VersionOfHead = Annotated[
+    str | None, Header(alias="Tus-Resumable", description="Needed for HEAD, which tus asks with.")
+]
 Length = Annotated[
-    str | None, Header(alias="Upload-Length", description="Of the whole, in bytes; needed.")
+    str | None,
+    Header(alias="Upload-Length", description="Of the whole.", json_schema_extra=_NUMBER),
 ]
 Offset = Annotated[
-    str | None, Header(alias="Upload-Offset", description="Where the body begins; needed.")
+    str | None,
+    Header(alias="Upload-Offset", description="Where it goes on.", json_schema_extra=_NUMBER),
 ]
 Metadata = Annotated[
     str | None,
     Header(
         alias="Upload-Metadata",
         description="Pairs of a key and base64: `name` or `filename` of the dataset, `filetype`.",
+        json_schema_extra={"format": "tus-metadata"},
     ),
 ]
 ChecksumText = Annotated[
@@ -52,6 +78,7 @@ ChecksumText = Annotated[
     Header(
         alias="Upload-Checksum",
         description="`sha256` or `sha1` and the base64 of the body's digest; else 460.",
+        json_schema_extra={"format": "tus-checksum"},
     ),
 ]
 
@@ -75,6 +102,7 @@ def _told(description: str, **more: str) -> dict[str, Any]:
 
 @routes.api_route("/uploads", methods=["OPTIONS"], status_code=204, response_class=Response)
 @needs(Scope.DATASETS_WRITE)
+@fails(TusVersionError)
 def upload_options(core: CoreDep) -> Response:
     """What of tus there is: version, extensions, checksum algorithms, the largest size."""
     return Response(
@@ -96,6 +124,18 @@ def upload_options(core: CoreDep) -> Response:
     responses={201: _told("The upload.", Location="Where to send its bytes.")},
 )
 @needs(Scope.DATASETS_WRITE, Cost.UPLOAD)
+@fails(
+    ChecksumMismatchError,
+    DiskFullError,
+    EmptyBodyError,
+    NotAnArchiveError,
+    QuotaExceededError,
+    RequestTimeoutError,
+    TooLargeError,
+    TooManyUploadsError,
+    TusVersionError,
+    UnsupportedMediaTypeError,
+)
 async def create_upload(
     request: Request,
     core: CoreDep,
@@ -159,8 +199,13 @@ def _begin(core: Core, caller: Caller, length: int, name: str, metadata: str | N
     responses={200: _told("The upload.", Upload_Length="Of the whole, in bytes.")},
 )
 @needs(Scope.DATASETS_WRITE)
+@fails(GoneError, LockedError, TusVersionError)
 def get_upload(
-    request: Request, core: CoreDep, caller: CallerDep, upload_id: str, _version: Version = None
+    request: Request,
+    core: CoreDep,
+    caller: CallerDep,
+    upload_id: str,
+    _version: VersionOfHead = None,
 ) -> Response:
     """How far an upload is; HEAD says so in headers alone, as tus has it."""
     if request.state.head:
@@ -177,6 +222,19 @@ def get_upload(
     responses={204: _told("The bytes are durable.")},
 )
 @needs(Scope.DATASETS_WRITE, Cost.UPLOAD)
+@fails(
+    ChecksumMismatchError,
+    DiskFullError,
+    GoneError,
+    LockedError,
+    NotAnArchiveError,
+    OffsetMismatchError,
+    QuotaExceededError,
+    RequestTimeoutError,
+    TooLargeError,
+    TusVersionError,
+    UnsupportedMediaTypeError,
+)
 async def append_to_upload(
     request: Request,
     core: CoreDep,
@@ -197,6 +255,7 @@ async def append_to_upload(
 
 @routes.delete("/uploads/{upload_id}", status_code=204, response_class=Response)
 @needs(Scope.DATASETS_WRITE)
+@fails(ConflictError, GoneError, LockedError, TusVersionError)
 def delete_upload(
     request: Request, core: CoreDep, caller: CallerDep, upload_id: str, _version: Version = None
 ) -> Response:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+)
+from pydantic_core import core_schema
 
 from app.jobs.service import Terms
 from app.settings import DEFAULT_QUEUE
@@ -19,7 +28,26 @@ def _printable(text: str) -> str:
     return text
 
 
-Printable = AfterValidator(_printable)
+class _Printable:
+    """Text without control characters, in its JSON schema too."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return core_schema.no_info_after_validator_function(_printable, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> Any:
+        return {**handler(core), "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"}
+
+
+Printable = _Printable()
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a boolean isn't a number")
+    return value
+
+
+Number = BeforeValidator(_no_boolean)
 MetadataName = Annotated[str, StringConstraints(min_length=1, max_length=64), Printable]
 MetadataValue = Annotated[str, StringConstraints(max_length=500), Printable]
 

@@ -11,8 +11,9 @@ from app.access.scopes import Scope
 from app.api import downloads, pages
 from app.api.core import CallerDep, CoreDep
 from app.api.downloads import Download
-from app.api.guard import needs, router
+from app.api.guard import fails, needs, router
 from app.api.pages import After, Limit
+from app.errors import DamagedFileError, RangeNotSatisfiableError
 from app.models import Student
 from app.students import archive, service
 from tdmr.wire.base import Page
@@ -20,14 +21,14 @@ from tdmr.wire.students import FileOut, StudentOut, StudentSummary
 
 routes = router()
 
-_BYTES: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The bytes.",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    },
-    206: {"description": "The part that the Range header asks for."},
-    304: {"description": "The client's copy is still good."},
-}
+
+def _bytes(media_type: str) -> dict[int | str, dict[str, Any]]:
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        200: {"description": "The bytes.", "content": content},
+        206: {"description": "The part that the Range header asks for.", "content": content},
+        304: {"description": "The client's copy is still good."},
+    }
 
 
 @routes.get("/students")
@@ -70,8 +71,9 @@ def list_files(core: CoreDep, caller: CallerDep, student_id: str) -> Page[FileOu
     return Page(data=files, has_more=False, next_cursor=None)
 
 
-@routes.get("/students/{student_id}/files/{name}", response_class=Response, responses=_BYTES)
+@routes.get("/students/{student_id}/files/{name}", response_class=Response, responses=_bytes("*/*"))
 @needs(Scope.STUDENTS_READ)
+@fails(DamagedFileError, RangeNotSatisfiableError)
 def get_file(
     request: Request, core: CoreDep, caller: CallerDep, student_id: str, name: str
 ) -> Response:
@@ -90,8 +92,11 @@ def get_file(
     )
 
 
-@routes.get("/students/{student_id}/archive", response_class=Response, responses=_BYTES)
+@routes.get(
+    "/students/{student_id}/archive", response_class=Response, responses=_bytes("application/zip")
+)
 @needs(Scope.STUDENTS_READ)
+@fails(DamagedFileError, RangeNotSatisfiableError)
 def get_archive(request: Request, core: CoreDep, caller: CallerDep, student_id: str) -> Response:
     """All files as one zip archive, the same bytes every time."""
     student = _student(core, caller, student_id)

@@ -20,6 +20,7 @@ from app.jobs.idempotency import Idempotency
 from app.models import Dataset, Job
 from app.settings import Settings
 from app.storage import LocalStorage, Stored
+from app.webhooks import events as webhooks
 from tdmr.errors import Failure
 from tdmr.wire.datasets import Finding
 
@@ -197,4 +198,5 @@ def _finish(
     dataset.findings = findings
     dataset.settled_at = now(session)
     session.flush()
+    webhooks.dataset_settled(session, dataset)
     return upload

@@ -20,6 +20,7 @@ from app.jobs import log, queue
 from app.jobs.claims import Claim, LeaseLostError
 from app.jobs.states import ENDED, HELD, State, check
 from app.models import Job, Json
+from app.webhooks import events as webhooks
 
 
 def submit(
@@ -178,7 +179,7 @@ def locked(session: Session, job_id: str) -> Job:
 
 
 def move(session: Session, job: Job, state: State, event: str, data: Json) -> State:
-    """Change the state of a job that the caller has locked, and log it."""
+    """Change the state of a job that the caller has locked, log it, and tell its owner."""
     check(job.state, state)
     if state not in HELD:
         job.spent_seconds = spent(job)
@@ -187,6 +188,7 @@ def move(session: Session, job: Job, state: State, event: str, data: Json) -> St
     if state in ENDED:
         job.ended_at = now(session)
     log.append(session, job.id, event, data)
+    webhooks.job_moved(session, job)
     return state
 
 

@@ -19,6 +19,7 @@ from app.db import now
 from app.errors import DamagedFileError, NotFoundError
 from app.models import Dataset, Json, Student
 from app.storage import CHUNK, LocalStorage
+from app.webhooks import events as webhooks
 
 MANIFEST = "manifest.json"
 
@@ -133,6 +134,7 @@ def publish(
         )
     )
     session.flush()
+    webhooks.tell(session, owner, "student.created", student_id=student_id, job_id=job_id)
 
 
 def get(session: Session, owner: str, student_id: str) -> Student:

@@ -19,6 +19,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.app.networks import Networks
 from tests.app.service import Service
+from tests.app.webhooks.nets import nowhere
 
 MakeKey = Callable[..., str]
 
@@ -57,8 +58,8 @@ def make_key(database: Database) -> MakeKey:
 
 @pytest.fixture
 def app(settings: Settings, database: Database) -> FastAPI:
-    """The server on the test's own database."""
-    return create_app(settings)
+    """The server on the test's own database; its webhooks reach nobody."""
+    return create_app(settings, nowhere())
 
 
 @pytest.fixture

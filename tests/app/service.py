@@ -57,6 +57,22 @@ class Service:
         upload_id: str = response.json()["id"]
         return upload_id
 
+    def endpoint(self, **more: Any) -> dict[str, Any]:
+        """A webhook endpoint with its secret."""
+        wanted = {"url": "https://hooks.example.com/tdmr", **more}
+        response = self.client.post("/v1/webhook-endpoints", json=wanted)
+        assert response.status_code == 201, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    def ping(self, path: str) -> dict[str, Any]:
+        """A delivery of the endpoint that `path` begins with."""
+        endpoint_id = path.split("/")[3]
+        response = self.client.post(f"/v1/webhook-endpoints/{endpoint_id}/test")
+        assert response.status_code == 202, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
     def settle(self) -> None:
         """Check what was uploaded, as a worker does."""
         while (claim := self.claim("ingest")) is not None:

@@ -17,6 +17,8 @@ from app.audit import AuditEntry
 from app.db import Base, Database
 from app.jobs import ledger, moves
 from app.models import ApiKey, Dataset, Event, Job, Outbox, Student, Upload, Worker
+from app.webhooks import events
+from app.webhooks.tables import WebhookEndpoint
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
@@ -378,3 +380,30 @@ def test_the_sixth_version_adds_the_audit_log_and_can_be_taken_back(any_url: str
     database.close()
     migrate.downgrade(any_url, "0005")
     assert dump(any_url) == before
+
+
+def test_the_seventh_version_adds_webhooks_and_forgets_them_again(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0005")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0007")
+    after = dump(any_url)
+    assert (after["webhook_endpoints"], after["webhook_deliveries"]) == ([], [])
+    migrate.downgrade(any_url, "0005")
+    assert dump(any_url) == before
+
+
+@pytest.mark.parametrize("wrong", [{"status": "lost"}, {"endpoint_id": "whe_none"}])
+def test_the_seventh_version_refuses_what_cant_be(
+    any_database: Database, wrong: dict[str, str]
+) -> None:
+    with any_database.write() as session:
+        made = WebhookEndpoint(
+            id="whe_1", owner="ana", url="", description="", enabled=True, secrets=[]
+        )
+        made.created_at = MOMENT
+        session.add(made)
+        session.flush()
+        session.add(events.delivery(made, "ping", {}, MOMENT))
+    with pytest.raises(IntegrityError), any_database.write() as session:
+        session.execute(update(events.WebhookDelivery).values(wrong))

@@ -20,7 +20,11 @@ ROUTES = [
     if isinstance(route, GuardedRoute)
     for method in sorted(route.methods or ())
 ]
-WITH_A_BODY = {"/v1/jobs/{job_id}/retry", "/v1/api-keys/{key_id}/rotate"}
+WITH_A_BODY = {
+    "/v1/jobs/{job_id}/retry",
+    "/v1/api-keys/{key_id}/rotate",
+    "/v1/webhook-endpoints/{endpoint_id}",
+}
 TUS = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0"}
 WITH_HEADERS = {
     "DELETE /v1/uploads/{upload_id}": TUS,
@@ -51,6 +55,8 @@ def path_of(path: str, service: Service) -> str:
         "upload_id": lambda: service.begun(1000),
         "name": lambda: "config.json",
         "number": lambda: "0",
+        "endpoint_id": lambda: service.endpoint()["id"],
+        "delivery_id": lambda: service.ping(path)["id"],
     }
     for name, make in ids.items():
         if f"{{{name}}}" in path:
@@ -130,7 +136,8 @@ def test_what_is_somebody_elses_reads_as_missing(
 
 def test_lists_hold_ones_own_only(service: Service, stranger: dict[str, str]) -> None:
     service.student()
-    for path in ("/v1/datasets", "/v1/jobs", "/v1/students"):
+    service.endpoint()
+    for path in ("/v1/datasets", "/v1/jobs", "/v1/students", "/v1/webhook-endpoints"):
         assert len(service.client.get(path).json()["data"]) == 1
         assert service.client.get(path, headers=stranger).json()["data"] == []
 

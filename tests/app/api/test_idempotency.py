@@ -9,35 +9,21 @@ from fastapi import FastAPI
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.access.limits import Limiter
-from app.access.usage import Usage
-from app.api.core import Core
 from app.api.idempotency import asked, once
-from app.api.pool import Pool
 from app.db import Database
 from app.jobs import moves
 from app.jobs.idempotency import earlier
+from app.main import create_app
 from app.models import Job
-from app.outbox import Relay
 from app.settings import Settings
-from app.storage import LocalStorage
 from tests.support import make_dataset
 
 MANY = 8
 
 
-def test_the_database_decides(
-    any_database: Database, settings: Settings, storage: LocalStorage
-) -> None:
-    core = Core(
-        settings,
-        any_database,
-        storage,
-        Relay(any_database, settings),
-        Pool(settings),
-        Limiter(settings),
-        Usage(any_database),
-    )
+def test_the_database_decides(any_database: Database, settings: Settings) -> None:
+    url = any_database.engine.url.render_as_string(hide_password=False)
+    core = create_app(Settings(data_dir=settings.data_dir, database_url=url)).state.core
     dataset_id = make_dataset(any_database)
     request = asked("key", "content")
     barrier = Barrier(MANY)
@@ -61,6 +47,7 @@ def test_the_database_decides(
 
     with ThreadPoolExecutor(MANY) as pool:
         found = list(pool.map(run, range(MANY)))
+    core.database.close()
     assert len({job_id for job_id, _ in found}) == 1
     assert sorted(replayed for _, replayed in found) == [False] + [True] * (MANY - 1)
     with any_database.read() as session:

@@ -1,0 +1,1 @@
+"""Webhooks: what happened is told to the addresses that its owner has named."""
