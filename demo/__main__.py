@@ -24,7 +24,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from demo import digits, settings
 from demo.report import report, table
-from tdmr.client import ApiError, Client
+from tdmr.client import ApiError, Client, Job
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "out"
@@ -58,23 +58,23 @@ def walk(scratch: Path, began: float) -> None:
     archive = Path(shutil.make_archive(str(scratch / "digits"), "zip", images))
     with serving(scratch) as ready, Client(ready["address"], ready["key"]) as client:
         console.print(f"Server at {ready['address']}, with a worker of its own.")
-        dataset = client.wait_for_dataset(client.upload_dataset(archive)["id"])
-        if dataset["status"] != "ready":
-            raise DemoError(f"the dataset is {dataset['status']}: {dataset['findings']}")
-        counts = {split: sum(c.values()) for split, c in dataset["splits"].items()}
-        console.print(f"Dataset {dataset['id']} is ready: {counts}.")
-        job = distil(client, dataset["id"])
-        student = client.student(job["student_id"])
-        bundle = client.download(job["student_id"], OUT / "student")
+        dataset = client.upload_dataset(archive).wait()
+        if dataset.status != "ready" or dataset.splits is None:
+            raise DemoError(f"the dataset is {dataset.status}: {dataset.findings}")
+        counts = {split: sum(c.values()) for split, c in dataset.splits.items()}
+        console.print(f"Dataset {dataset.id} is ready: {counts}.")
+        job = distil(client, dataset.id)
+        student = job.fetch_student()
+        bundle = student.download(OUT / "student")
     console.print("Classifying the held-out images with plain timm, in another process …")
     alone = classify(bundle, images / "test", scratch)
-    if alone["right"] != round(student["metrics"]["accuracy"] * alone["images"]):
-        raise DemoError(f"plain timm finds {alone}, the service {student['metrics']['accuracy']}")
+    if alone["right"] != round(student.metrics["accuracy"] * alone["images"]):
+        raise DemoError(f"plain timm finds {alone}, the service {student.metrics['accuracy']}")
     if alone["project_modules"]:
         raise DemoError(f"the other process loaded {alone['project_modules']}")
     found = report(student, job, bundle, time.monotonic() - began)
     (HERE / "report.json").write_text(json.dumps(found, indent=2) + "\n")
-    console.print(table(student["metrics"]))
+    console.print(table(student.metrics))
     console.print(
         f"Plain timm alone: {alone['right']} of {alone['images']} held-out images right.\n"
         f"Bundle: {bundle}\nAll in all {found['seconds']:.0f} s. Start the server for good: "
@@ -107,15 +107,15 @@ def serving(scratch: Path) -> Iterator[dict[str, Any]]:
         server.wait(timeout=60)
 
 
-def distil(client: Client, dataset_id: str) -> dict[str, Any]:
+def distil(client: Client, dataset_id: str) -> Job:
     """Submit the job and show its progress until it has succeeded."""
     job = client.submit(
         dataset_id, settings.FOUNDATION, settings.STUDENT, options=settings.options(SEED)
     )
     with StageBars() as bars:
-        job = client.wait_for_job(job["id"], bars.show, every=0.25)
-    if job["status"] != "succeeded":
-        raise DemoError(f"the job {job['status']}: {json.dumps(job['failure'], indent=1)}")
+        job = job.wait(bars.show, every=0.25)
+    if job.status != "succeeded":
+        raise DemoError(f"the job {job.status}: {job.failure}")
     return job
 
 
@@ -141,12 +141,12 @@ class StageBars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def show(self, job: dict[str, Any]) -> None:
+    def show(self, job: Job) -> None:
         """Draw one answer of GET /v1/jobs/{id}."""
-        stage, eta, loss = job["stage"], job["eta_seconds"], job["losses"].get("loss")
-        if stage is None or job["status"] == "queued":
+        stage, eta, loss = job.stage, job.eta_seconds, job.losses.get("loss")
+        if stage is None or job.status == "queued":
             return
-        name = f"{stage['index']}/{stage['count']} {stage['name']}"
+        name = f"{stage.index}/{stage.count} {stage.name}"
         if name not in self._bars:
             for bar in self._bars.values():
                 self._progress.update(bar, completed=1.0, left="")
@@ -155,7 +155,7 @@ class StageBars:
                 console.print(f"{name} …")
         self._progress.update(
             self._bars[name],
-            completed=1.0 if job["status"] == "succeeded" else stage["progress"],
+            completed=1.0 if job.status == "succeeded" else stage.progress,
             left=f"{eta:.0f} s left" if eta else "",
             loss="" if loss is None else f"loss {loss:.3f}",
         )

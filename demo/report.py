@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from tdmr.client import Job, Student
+
 ROWS = {
     "probe": "foundation's probe",
     "scratch": "student alone",
@@ -14,11 +16,9 @@ ROWS = {
 }
 
 
-def report(
-    student: dict[str, Any], job: dict[str, Any], bundle: Path, seconds: float
-) -> dict[str, Any]:
+def report(student: Student, job: Job, bundle: Path, seconds: float) -> dict[str, Any]:
     """The content of demo/report.json."""
-    metrics = student["metrics"]
+    metrics = student.metrics
     return {
         **{name: metrics["baselines"][name]["accuracy"] for name in ROWS},
         "tdmr": metrics["accuracy"],
@@ -26,7 +26,7 @@ def report(
         "student_params": metrics["student"]["params"],
         "student_bytes": metrics["student"]["bytes"],
         "seconds": round(seconds, 1),
-        "job_id": job["id"],
+        "job_id": job.id,
         "bundle": str(bundle),
     }
 

@@ -31,6 +31,7 @@ HEAVY = {"torch", "timm", "torchvision", "safetensors"}
         ("tdmr.catalog", HEAVY | {"app", "worker"}),
         ("tdmr.data.index", HEAVY | {"app", "worker"}),
         ("tdmr.cli", HEAVY | {"app", "worker"}),
+        ("tdmr.client", HEAVY | {"app", "worker", "typer"}),
     ],
 )
 def test_what_an_import_never_loads(module: str, never: set[str]) -> None:

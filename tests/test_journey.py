@@ -22,7 +22,7 @@ import timm
 import torch
 
 from app.settings import Settings
-from tdmr.client import ApiError, Client
+from tdmr.client import Client, ConflictError, InvalidError, Job
 from tdmr.config import (
     BASELINES,
     DistillOptions,
@@ -72,36 +72,36 @@ def archive(tmp_path: Path) -> Path:
 
 def walk(client: Client, archive: Path, folder: Path) -> None:
     """Upload, wait, order, wait, download, and use."""
-    dataset = client.wait_for_dataset(client.upload_dataset(archive)["id"])
-    assert dataset["status"] == "ready", dataset["findings"]
-    assert dataset["splits"]["train"] == {"circle": 4, "cross": 4, "square": 4}
+    dataset = client.upload_dataset(archive).wait()
+    assert dataset.status == "ready", dataset.findings
+    assert dataset.splits is not None
+    assert dataset.splits["train"] == {"circle": 4, "cross": 4, "square": 4}
 
     seen: list[str] = []
-    job = client.submit(
-        dataset["id"], "letters_vit", "test_resnet", options=TINY, baselines=BASELINES
-    )
-    job = client.wait_for_job(job["id"], lambda j: seen.append(j["status"]), every=0.1)
-    assert job["status"] == "succeeded", job["failure"]
+    job = client.submit(dataset.id, "letters_vit", "test_resnet", options=TINY, baselines=BASELINES)
+    job = job.wait(lambda j: seen.append(j.status), every=0.1)
+    assert job.status == "succeeded", job.failure
     assert set(seen) <= {"queued", "running", "packaging", "succeeded"}
-    assert job["attempt"] == 1
+    assert job.attempt == 1
 
-    student = client.student(job["student_id"])
-    assert set(student["baselines"]) == set(BASELINES)
-    assert all(row["images"] == 9 for row in student["baselines"].values())
+    student = job.fetch_student()
+    assert set(student.baselines) == set(BASELINES)
+    assert all(row["images"] == 9 for row in student.baselines.values())
     # The cache, kd_online's 10 batches of 8, the probe's held-out images, and the audit's.
-    assert student["metrics"]["foundation"]["forwards"] == 12 * 2 + 10 * 8 + 9 + (12 + 9)
-    audit = client.report(dataset["id"])["audit"]
-    assert (audit["job_id"], audit["foundation"]) == (job["id"], "letters_vit")
-    assert audit["counts"] == student["metrics"]["audit"]
-    bundle = client.download(student["id"], folder)
+    assert student.metrics["foundation"]["forwards"] == 12 * 2 + 10 * 8 + 9 + (12 + 9)
+    audit = dataset.report().audit
+    assert audit is not None
+    assert (audit.job_id, audit.foundation) == (job.id, "letters_vit")
+    assert audit.counts == student.metrics["audit"]
+    bundle = student.download(folder)
     model = timm.create_model(f"local-dir:{bundle}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
     with torch.inference_mode():
         logits = model(transform(draw("cross", 99)).unsqueeze(0))
     assert logits.shape == (1, 3)
     assert json.loads((bundle / "classes.json").read_text()) == ["circle", "cross", "square"]
-    assert student["metrics"]["evaluation"]["images"] == 9
-    formats = student["metrics"]["exports"]["formats"]
+    assert student.metrics["evaluation"]["images"] == 9
+    formats = student.metrics["exports"]["formats"]
     assert list(formats) == ["onnx", "int8", "torch_export"]
     assert formats["onnx"]["published"] is formats["torch_export"]["published"] is True
     session = onnxruntime.InferenceSession(bundle / "model.onnx")
@@ -109,42 +109,42 @@ def walk(client: Client, archive: Path, folder: Path) -> None:
 
     picture = folder.with_suffix(".png")
     draw("cross", 99).save(picture)
-    (found,) = client.predict(student["id"], [picture])
+    (found,) = student.predict([picture])
     command = [sys.executable, "-I", "-W", "ignore", bundle / "predict_onnx.py", picture]
     printed = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    chances = {row["name"]: row["probability"] for row in found["classes"]}
+    chances = {row.name: row.probability for row in found.classes}
     assert chances == pytest.approx(printed, abs=2e-6)
-    assert len(client.recommend()["machines"]) == 1  # the packaged student's
+    assert len(client.recommend().machines) == 1  # the packaged student's
 
 
 def test_embedded(tmp_path: Path, archive: Path) -> None:
     with serving(tmp_path) as ready, Client(ready["address"], ready["key"]) as client:
         walk(client, archive, tmp_path / "student")
 
-        dataset = client.wait_for_dataset(client.upload_dataset(archive)["id"])
-        job = client.submit(dataset["id"], "letters_vit", "test_resnet", options=ENDLESS)
-        wait_until(lambda: client.job(job["id"])["step"] is not None)
+        dataset = client.upload_dataset(archive).wait()
+        job = client.submit(dataset.id, "letters_vit", "test_resnet", options=ENDLESS)
+        wait_until(lambda: job.refresh().step is not None)
         # An upload is checked while a job trains.
-        assert client.wait_for_dataset(client.upload_dataset(archive)["id"])["status"] == "ready"
-        assert client.job(job["id"])["status"] == "running"
-        client.cancel(job["id"])
-        assert client.wait_for_job(job["id"])["status"] == "cancelled"
-        with pytest.raises(ApiError, match="409"):
-            client.cancel(job["id"])
+        assert client.upload_dataset(archive).wait().status == "ready"
+        assert job.refresh().status == "running"
+        job.cancel()
+        assert job.wait().status == "cancelled"
+        with pytest.raises(ConflictError):
+            job.cancel()
 
         (tmp_path / "not.zip").write_bytes(b"hello")
-        with pytest.raises(ApiError, match="not_an_archive"):
+        with pytest.raises(InvalidError, match="not_an_archive"):
             client.upload_dataset(tmp_path / "not.zip")
-        with pytest.raises(ApiError, match="resnet18") as refused:
-            client.submit(dataset["id"], "letters_vit", "resnet81")
-        assert refused.value.problem["errors"][0]["pointer"] == "/student"
+        with pytest.raises(InvalidError, match="resnet18") as refused:
+            client.submit(dataset.id, "letters_vit", "resnet81")
+        assert refused.value.errors[0].pointer == "/student"
     assert list((tmp_path / "data" / "work" / "jobs").iterdir()) == []
 
 
-def weights(client: Client, job: dict[str, Any]) -> str:
+def weights(job: Job) -> str:
     """The SHA-256 of a job's student."""
-    files = client.student(job["student_id"])["files"]
-    (digest,) = [file["sha256"] for file in files if file["name"] == "model.safetensors"]
+    files = job.fetch_student().files
+    (digest,) = [file.sha256 for file in files if file.name == "model.safetensors"]
     return str(digest)
 
 
@@ -155,37 +155,37 @@ def test_what_is_stopped_is_not_lost(tmp_path: Path, archive: Path) -> None:
     longer = TINY.model_copy(update=changes)
     order: dict[str, Any] = {"baselines": ["scratch"]}
     with serving(tmp_path) as ready, Client(ready["address"], ready["key"]) as client:
-        dataset = client.wait_for_dataset(client.upload_dataset(archive)["id"])["id"]
+        dataset = client.upload_dataset(archive).wait().id
         whole = client.submit(dataset, "letters_vit", "test_resnet", options=longer, **order)
         stopped = client.submit(dataset, "letters_vit", "test_resnet", options=longer, **order)
-        assert stopped["queue_position"] in (1, 2)
-        whole = client.wait_for_job(whole["id"])
+        assert stopped.queue_position in (1, 2)
+        whole = whole.wait()
         for stage in ("distil", "scratch"):
-            wait_until(lambda s=stage: at(client.job(stopped["id"]), s))
-            client.pause(stopped["id"])
-            wait_until(lambda: client.job(stopped["id"])["status"] == "paused")
-            assert client.job(stopped["id"])["checkpoint"]["stage"] in ("distil", "scratch")
-            client.resume(stopped["id"])
-        stopped = client.wait_for_job(stopped["id"])
-        assert (stopped["status"], stopped["attempt"]) == ("succeeded", 3)
-        assert weights(client, stopped) == weights(client, whole)
+            wait_until(lambda s=stage: at(stopped.refresh(), s))
+            stopped.pause()
+            wait_until(lambda: stopped.refresh().status == "paused")
+            assert stopped.refresh().checkpoint.stage in ("distil", "scratch")
+            stopped.resume()
+        stopped = stopped.wait()
+        assert (stopped.status, stopped.attempt) == ("succeeded", 3)
+        assert weights(stopped) == weights(whole)
 
         job = client.submit(dataset, "letters_vit", "test_resnet", options=ENDLESS, **order)
-        wait_until(lambda: at(client.job(job["id"]), "distil"))
-        client.cancel(job["id"])
-        wait_until(lambda: client.job(job["id"])["student_id"] is not None)
-        job = client.job(job["id"])
-        assert (job["status"], job["partial"]) == ("cancelled", True)
-        student = client.student(job["student_id"])
-        assert student["metrics"]["partial"]["step"] == job["checkpoint"]["step"]
-        again = client.retry(job["id"], options={"training": {"steps": 10}})
-        assert (again["retry_of"], again["checkpoint"]) == (job["id"], None)
-        assert client.wait_for_job(again["id"])["partial"] is False
+        wait_until(lambda: at(job.refresh(), "distil"))
+        job.cancel()
+        wait_until(lambda: job.refresh().student_id is not None)
+        job = job.refresh()
+        assert (job.status, job.partial) == ("cancelled", True)
+        student = job.fetch_student()
+        assert student.metrics["partial"]["step"] == job.checkpoint.step
+        again = job.retry(options={"training": {"steps": 10}})
+        assert (again.retry_of, again.checkpoint) == (job.id, None)
+        assert again.wait().partial is False
 
 
-def at(job: dict[str, Any], stage: str) -> bool:
+def at(job: Job, stage: str) -> bool:
     """Whether a training of the job has made steps in `stage`."""
-    return bool(job["stage"] and job["stage"]["name"] == stage and job["step"])
+    return bool(job.stage and job.stage.name == stage and job.step)
 
 
 def test_distributed(

@@ -43,7 +43,7 @@ def main() -> None:
         content = archive(MEBIBYTES_OF_CUTS, given.seed)
         with serving(cut) as server, Client(server.address, server.key) as client:
             outcome = run(server, content, given.cuts, given.seed)
-            status = client.wait_for_dataset(outcome.dataset_id)["status"]
+            status = client.wait_for_dataset(outcome.dataset_id).status
     result = {
         **memory,
         "limit_extra_bytes": LIMIT,

@@ -146,10 +146,10 @@ def test_our_client_asks_for_both(server: Running, networks: Networks, tmp_path:
         draw(path.stem, 1).save(path)
     with Client(server.address, server.key) as client:
         found = client.predict(student_id, paths, top=2)
-        assert [len(each["classes"]) for each in found] == [2, 2]
+        assert [len(each.classes) for each in found] == [2, 2]
         assert found[1] == client.predict(student_id, paths[1:], top=2)[0]
         ranked = client.recommend(max_latency_ms=10.0, max_params=10**6)
-        assert [each["limit"] for each in ranked["data"][0]["reasons"]] == [
+        assert [each.limit for each in ranked.data[0].reasons] == [
             "max_params",
             "max_latency_ms",
         ]

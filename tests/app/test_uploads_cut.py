@@ -22,4 +22,4 @@ def test_it_arrives_whole_however_often_it_is_cut(tmp_path: Path) -> None:
         outcome = run(server, content, CUTS, SEED)
         assert outcome.equal
         assert 0 < outcome.kept <= outcome.sent
-        assert client.wait_for_dataset(outcome.dataset_id)["status"] == "ready"
+        assert client.wait_for_dataset(outcome.dataset_id).status == "ready"

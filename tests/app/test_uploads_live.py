@@ -17,8 +17,8 @@ import pytest
 from benchmarks.served import Running, serving
 from benchmarks.uploads.cuts import PIECE, TUS, archive
 from benchmarks.uploads.memory import measure
-from tdmr import resumable
-from tdmr.client import ApiError, Client
+from tdmr.client import Client, InvalidError, UnauthorizedError, uploads
+from tdmr.client.steps import Steps
 from tests.support import wait_until
 
 LIMIT = 50_000_000
@@ -159,8 +159,8 @@ def test_our_client_goes_on_after_every_break(server: Running, large: Path) -> N
         )
     assert breaks == []
     total = large.stat().st_size
-    assert found["upload_sha256"] == hashlib.sha256(large.read_bytes()).hexdigest()
-    assert (found["name"], found["upload_bytes"]) == ("noise", total)
+    assert found.upload_sha256 == hashlib.sha256(large.read_bytes()).hexdigest()
+    assert (found.name, found.upload_bytes) == ("noise", total)
     assert seen == sorted(set(seen))
     assert (seen[0], seen[-1]) == ((0, total), (total, total))
 
@@ -173,10 +173,13 @@ def test_our_client_gives_up_when_its_patience_is_over(large: Path) -> None:
 def test_our_client_doesnt_try_again_what_is_refused(server: Running, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.zip"
     wrong.write_bytes(b"?" * 1000)
-    with Client(server.address, server.key) as client, pytest.raises(ApiError) as caught:
+    with Client(server.address, server.key) as client, pytest.raises(InvalidError) as caught:
         client.upload_dataset(wrong, resumable_from=0)
     assert (caught.value.status, caught.value.problem["code"]) == (422, "not_an_archive")
-    with Client(server.address, "none") as client, pytest.raises(ApiError, match="unauthorized"):
+    with (
+        Client(server.address, "none") as client,
+        pytest.raises(UnauthorizedError, match="unauthorized"),
+    ):
         client.upload_dataset(wrong, resumable_from=0)
 
 
@@ -186,21 +189,21 @@ def test_our_client_sends_small_files_at_once(server: Running, tmp_path: Path) -
     with Client(server.address, server.key) as client:
         found = client.upload_dataset(small, "mine", on_progress=lambda *at: seen.append(at))
     total = small.stat().st_size
-    assert (found["name"], seen) == ("mine", [(total, total)])
+    assert (found.name, seen) == ("mine", [(total, total)])
 
 
 def test_our_client_notices_another_sha256(
     server: Running, large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = resumable.send
+    by_tus = uploads._by_tus
 
-    def altered(http: httpx.Client, path: Path, *more: Any, **options: Any) -> httpx.Response:
-        response = send(http, path, *more, **options)
-        with path.open("r+b") as file:
+    def altered(archive: Path, *more: Any) -> Steps[str]:
+        found = yield from by_tus(archive, *more)
+        with archive.open("r+b") as file:
             file.write(b"PK\x03\x05")
-        return response
+        return found
 
-    monkeypatch.setattr(resumable, "send", altered)
+    monkeypatch.setattr(uploads, "_by_tus", altered)
     content = large.read_bytes()
     try:
         with Client(server.address, server.key) as client, pytest.raises(ValueError, match="SHA"):

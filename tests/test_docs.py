@@ -1,0 +1,78 @@
+"""Every snippet of docs/client.md and every line of docs/command.md, run against a real server."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import timm
+
+from benchmarks.served import ROOT, Running, serving
+from tests.shapes import draw, draw_dataset
+
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server with workers."""
+    folder = tmp_path_factory.mktemp("server")
+    with serving(folder, checkpoint_seconds="1", poll_seconds="0.2") as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a reader would try it: images of one's own, and a picture of a cat."""
+    draw_dataset(tmp_path / "my_images", {"train": 4, "test": 3})
+    draw("cross", 99).convert("RGB").save(tmp_path / "cat.jpg")
+    return tmp_path
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def ran(command: list[str], folder: Path, server: Running) -> str:
+    known = {"URL": server.address, "KEY": server.key, "XDG_CONFIG_HOME": str(folder / "config")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = {**os.environ, **known, "PATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_clients_page(server: Running, folder: Path) -> None:
+    snippets = blocks("client.md", "python")
+    assert len(snippets) == 3
+    start = "import os\nURL, KEY = os.environ['URL'], os.environ['KEY']\n"
+    out = ran([sys.executable, "-c", start + "\n".join(snippets)], folder, server)
+    lines = out.splitlines()
+    assert "succeeded" in out
+    assert re.search(r"^1 .* submitted \{\}$", out, re.MULTILINE)
+    assert lines[-1] == "not_found"
+    assert lines[-2].startswith("/student ")
+    timm.create_model(f"local-dir:{folder / 'student'}", pretrained=True)
+
+
+def test_the_commands_page(server: Running, folder: Path) -> None:
+    script = "set -euo pipefail\n" + "".join(blocks("command.md", "sh"))
+    out = ran([shutil.which("bash") or "bash", "-c", script], folder, server)
+    assert "status      succeeded" in out
+    assert "held-out accuracy" in out
+    timm.create_model(f"local-dir:{folder / 'student'}", pretrained=True)
+    assert (folder / "log.jsonl").read_text().count('"type": "succeeded"') == 1
+
+
+def test_the_pages_are_linked() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {"client.md", "command.md"} <= set(re.findall(r"\(docs/(\w+\.md)\)", readme))
