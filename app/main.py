@@ -22,6 +22,7 @@ from app.api import (
     health,
     images,
     jobs,
+    keeping,
     predictions,
     problems,
     resumable,
@@ -42,7 +43,7 @@ from app.storage import LocalStorage
 READERS = 4
 # What is asked for most often is looked for first.
 MODULES = (
-    *(jobs, datasets, images, resumable, catalog, students, predictions),
+    *(jobs, datasets, images, resumable, catalog, students, predictions, keeping),
     *(api_keys, account),
     *(health, docs),
 )

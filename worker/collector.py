@@ -1,4 +1,7 @@
-"""Removes stored files that no row speaks of: what attempts left that died between two steps."""
+"""Removes what has been kept for long enough, and stored files that no row speaks of.
+
+Those are left by attempts that died between two steps.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from app.datasets import service as datasets
 from app.db import Database
 from app.jobs.claims import Checkpoint
 from app.jobs.states import ENDED, HELD, State
+from app.keeping import freeing, retention
 from app.models import Dataset, Job, Student
 from app.settings import Settings
 from app.storage import LocalStorage
@@ -25,6 +29,7 @@ log = structlog.get_logger(__name__)
 def collect(database: Database, storage: LocalStorage, settings: Settings) -> int:
     """One round over all files older than a lease; gives how many were removed.
 
+    What has been kept for long enough goes first, and isn't counted.
     What a running attempt is about to publish is left alone: its job is held by that attempt.
     """
     judges = {
@@ -33,6 +38,8 @@ def collect(database: Database, storage: LocalStorage, settings: Settings) -> in
         "students": _student_wanted,
         "datasets": _dataset_wanted,
     }
+    retention.apply(database, storage, settings)
+    freeing.free(database, storage)
     removed = 0
     with database.read() as session:
         datasets.forget_orphans(session, storage)
@@ -68,8 +75,9 @@ def _trained_wanted(session: Session, key: str) -> bool:
 
 def _student_wanted(session: Session, key: str) -> bool:
     student_id = key.split("/", 2)[1]
-    if session.get(Student, student_id) is not None:
-        return True
+    student = session.get(Student, student_id)
+    if student is not None:
+        return any(file["key"] == key for file in student.files)
     # See worker.kinds.student_id: the package's id, and its attempt in hex.
     name = student_id.removeprefix("stu_")
     job = session.get(Job, f"job_{name[:JOB_DIGITS]}")

@@ -378,3 +378,23 @@ def test_the_sixth_version_adds_the_audit_log_and_can_be_taken_back(any_url: str
     database.close()
     migrate.downgrade(any_url, "0005")
     assert dump(any_url) == before
+
+
+def test_the_ninth_version_adds_deletion_and_can_be_taken_back(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0006")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0009")
+    database = Database(any_url)
+    with database.write() as session:
+        for table in (Dataset, Job, Student):
+            rows = session.scalars(select(table)).all()
+            assert [(row.deleted_at, row.kept_until) for row in rows] == [(None, None)] * len(rows)
+        session.execute(update(Dataset).values(deleted_at=MOMENT))  # and freed
+    database.close()
+    migrate.downgrade(any_url, "0006")
+    after = dump(any_url)
+    assert {row.pop("status") for row in after["datasets"]} == {"invalid"}
+    for row in before["datasets"]:
+        del row["status"]
+    assert after == before

@@ -1,0 +1,1 @@
+"""Deletion, and for how long things are kept."""
