@@ -25,7 +25,7 @@ NullableJson = JSON(none_as_null=True)  # None is SQL's NULL, not the JSON text 
 
 
 class Deletable:
-    """Something of an owner's that can be deleted (`app.keeping`).
+    """Something of an owner's that can be deleted (`app.deletion`).
 
     Until `kept_until` it can be restored. Then its content is freed, and `kept_until` is null: what
     stays of the row is what other rows refer to.

@@ -20,12 +20,12 @@ from sqlalchemy import ColumnElement, and_, bindparam, select
 from app.access import keys
 from app.access.keys import Caller
 from app.db import Database
+from app.deletion import gone
 from app.errors import NotFoundError
 from app.jobs import queue
 from app.jobs.queue import Place, Standing
 from app.jobs.service import KIND, View
 from app.jobs.states import State
-from app.keeping.deletion import gone
 from app.models import ApiKey, Job, Student
 from app.settings import Settings
 from app.statement import Raw, Statement

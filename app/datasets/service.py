@@ -11,14 +11,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import audit
+from app import audit, deletion
 from app.datasets.options import CheckOptions
 from app.db import new_id, now
 from app.errors import DatasetInUseError, ErrorItem, NotFoundError
 from app.jobs import moves
 from app.jobs.idempotency import Idempotency
 from app.jobs.states import ENDED
-from app.keeping import deletion
 from app.models import Dataset, Job
 from app.settings import Settings
 from app.storage import LocalStorage, Stored

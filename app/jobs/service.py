@@ -12,7 +12,7 @@ from typing import Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import audit
+from app import audit, deletion
 from app.errors import (
     ConflictError,
     DatasetNotReadyError,
@@ -22,11 +22,10 @@ from app.errors import (
     UnknownModelError,
 )
 from app.jobs import ledger, log, moves, queue
+from app.jobs.dependants import packaging
 from app.jobs.idempotency import Idempotency
 from app.jobs.queue import Place
 from app.jobs.states import ENDED, State
-from app.keeping import deletion
-from app.keeping.freeing import packaging
 from app.models import Dataset, Event, Job, Student
 from app.settings import DEFAULT_QUEUE, Settings
 from tdmr import catalog, errors

@@ -1,1 +1,1 @@
-"""Deletion, and for how long things are kept."""
+"""What has been kept for long enough goes: workers do it between their jobs."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import structlog
-from sqlalchemy import ColumnElement, String, cast, delete, exists, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, delete, or_, select
+from sqlalchemy.orm import Session
 
 from app.db import Database, now
-from app.jobs.states import ENDED
-from app.keeping.deletion import Row
+from app.deletion import Row
+from app.jobs.dependants import inherited
 from app.models import Dataset, Event, Job, Student, Upload
 from app.storage import LocalStorage
 from tdmr import failpoint
@@ -40,33 +40,16 @@ def drain(database: Database, storage: LocalStorage, emptying: Emptying) -> int:
     while True:
         with database.write() as session:
             folders = emptying(session)
-            failpoint.reached("free.written")
+            if folders:
+                failpoint.reached("free.written")
+        if not folders:
+            return total
         failpoint.reached("free.committed")
         for folder in folders:
             log.info("freed", folder=folder)
             storage.delete(folder)
             failpoint.reached("free.removed")
         total += len(folders)
-        if len(folders) < BATCH:
-            return total
-
-
-def packaging() -> ColumnElement[bool]:
-    """Whether a student is still being made of a job, whatever became of the job itself."""
-    package = aliased(Job)
-    return exists().where(package.parent_id == Job.id, package.state.not_in(ENDED))
-
-
-def inherited() -> ColumnElement[bool]:
-    """Whether a retry would go on from the stored checkpoint of a job."""
-    heir = aliased(Job)
-    return exists().where(
-        heir.owner == Job.owner,
-        heir.kind == Job.kind,
-        heir.retry_of.is_not(None),
-        heir.id != Job.id,
-        cast(heir.checkpoint, String).like("%checkpoints/" + Job.id + "/%"),
-    )
 
 
 def _due(session: Session, table: type[Row], *also: ColumnElement[bool]) -> Sequence[Row]:

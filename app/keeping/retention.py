@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from app.audit import AuditEntry
 from app.db import Database, now
+from app.jobs.dependants import inherited, packaging
 from app.jobs.states import ENDED
-from app.keeping.freeing import BATCH, drain, inherited, packaging
+from app.keeping.freeing import BATCH, drain
 from app.models import Dataset, Event, Job
 from app.settings import Settings
 from app.storage import LocalStorage

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import deletion
 from app.db import now
 from app.errors import DamagedFileError, NotFoundError
-from app.keeping import deletion
 from app.models import Dataset, Json, Student
 from app.settings import Settings
 from app.storage import CHUNK, LocalStorage

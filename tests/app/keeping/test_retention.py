@@ -147,3 +147,19 @@ def test_logs_go_in_batches_and_none_is_cut(
         ended(any_database, storage, 3)
     apply(any_database, storage, settings, retain_events_seconds=2 * DAY)
     assert count(any_database, Event) == 0
+
+
+def test_a_checkpoint_stays_while_a_retry_would_go_on_from_it(
+    any_database: Database, storage: LocalStorage, settings: Settings
+) -> None:
+    old = ended(any_database, storage, 3)
+    row = steps.job(any_database, old)
+    given = {"dataset_id": row.dataset_id, "checkpoint": row.checkpoint, "retry_of": old}
+    (heir,) = steps.submit(any_database, **given)
+    before = stored(storage)
+    apply(any_database, storage, settings, retain_checkpoints_seconds=2 * DAY)
+    assert stored(storage) == promised(any_database) == before
+    steps.ask(any_database, ledger.request_cancel, heir)
+    apply(any_database, storage, settings, retain_checkpoints_seconds=0.0)
+    apply(any_database, storage, settings, retain_checkpoints_seconds=0.0)
+    assert stored(storage) == promised(any_database) == set()

@@ -1,4 +1,4 @@
-"""Deletion: seen at once, undone for a while, final when the collector comes (`freeing`).
+"""Deletion: seen at once, undone for a while, final when the collector comes (`app.keeping`).
 
 Every function works in the caller's transaction.
 """
