@@ -5,6 +5,7 @@ Those are left by attempts that died between two steps.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import structlog
@@ -20,6 +21,7 @@ from app.keeping import freeing, retention
 from app.models import Dataset, Job, Student
 from app.settings import Settings
 from app.storage import LocalStorage
+from worker.kinds import views
 
 JOB_DIGITS = 28  # of a job's id behind its prefix: see app.db.new_id
 
@@ -40,6 +42,7 @@ def collect(database: Database, storage: LocalStorage, settings: Settings) -> in
     }
     retention.apply(database, storage, settings)
     freeing.free(database, storage)
+    forget_views(database, settings)
     removed = 0
     with database.read() as session:
         datasets.forget_orphans(session, storage)
@@ -51,6 +54,19 @@ def collect(database: Database, storage: LocalStorage, settings: Settings) -> in
                     removed += 1
     storage.forget_staged(datasets.DAY)
     return removed + resumable.forget(database, storage)
+
+
+def forget_views(database: Database, settings: Settings) -> None:
+    """Remove what this machine's cache holds of images that no dataset has any more."""
+    found = {path.name: path for path in views(settings).glob("*")}
+    with database.read() as session:
+        live = select(Dataset.version).where(
+            Dataset.version.in_(list(found)), Dataset.file_key.is_not(None)
+        )
+        kept = set(session.scalars(live))
+    for name in found.keys() - kept:
+        log.info("views_forgotten", version=name)
+        shutil.rmtree(found[name], ignore_errors=True)
 
 
 def _checkpoint_wanted(session: Session, key: str) -> bool:
