@@ -19,7 +19,7 @@ from app.models import Dataset, Event, Job, Student, Upload
 from app.storage import LocalStorage
 from tdmr import failpoint
 
-BATCH = 50  # rows in one transaction
+BATCH = 10  # rows in one transaction; a job brings its log along
 
 Emptying = Callable[[Session], Sequence[str]]
 

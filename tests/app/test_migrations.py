@@ -32,6 +32,7 @@ NEW = {
     "checkpoint": None,
     "furthest": None,
 }
+KEPT = {"deleted_at": None, "kept_until": None}
 
 
 def tables(url: str) -> set[str]:
@@ -204,10 +205,10 @@ def told(row: Any) -> dict[str, Any]:
 def test_the_newest_version_keeps_every_row_and_adds_to_it(newest: Database) -> None:
     added: dict[type[Base], dict[str, Any]] = {
         ApiKey: {"last_used_at": None, "replaced_by": None},
-        Dataset: {"gallery_key": None, "audit": None},
+        Dataset: {"gallery_key": None, "audit": None, **KEPT},
         Event: {},
-        Job: NEW,
-        Student: {"partial": False},
+        Job: {**NEW, **KEPT},
+        Student: {"partial": False, **KEPT},
     }
     with newest.read() as session:
         for table, more in added.items():
@@ -220,8 +221,8 @@ def test_the_newest_version_keeps_every_row_and_adds_to_it(newest: Database) -> 
         assert session.scalars(select(Worker)).all() == []
 
 
-def test_what_ran_when_the_second_version_came_can_be_accounted_for(upgraded: Database) -> None:
-    with upgraded.write() as session:
+def test_what_ran_when_the_second_version_came_can_be_accounted_for(newest: Database) -> None:
+    with newest.write() as session:
         jobs = {job.id: job for job in session.scalars(select(Job))}
         running = jobs.pop("job_running")
         assert running.claimed_at == running.heartbeat_at == MOMENT + timedelta(seconds=9)
