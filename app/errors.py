@@ -101,6 +101,12 @@ class DatasetNotReadyError(ConflictError):
     code, title = "dataset_not_ready", "The dataset isn't ready"
 
 
+class DatasetInUseError(ConflictError):
+    """A dataset can't be deleted while jobs need it."""
+
+    code, title = "dataset_in_use", "Jobs need the dataset"
+
+
 class NoOnnxError(ConflictError):
     """A student without a published file for onnxruntime."""
 

@@ -22,6 +22,7 @@ from app.api import (
     health,
     images,
     jobs,
+    keeping,
     predictions,
     problems,
     resumable,
@@ -45,7 +46,7 @@ from app.webhooks.sender import Sender
 READERS = 4
 # What is asked for most often is looked for first.
 MODULES = (
-    *(jobs, datasets, images, resumable, catalog, students, predictions),
+    *(jobs, datasets, images, resumable, catalog, students, predictions, keeping),
     *(webhooks, api_keys, account),
     *(health, docs),
 )

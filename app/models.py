@@ -24,6 +24,19 @@ Json = dict[str, Any]
 NullableJson = JSON(none_as_null=True)  # None is SQL's NULL, not the JSON text `null`
 
 
+class Deletable:
+    """Something of an owner's that can be deleted (`app.deletion`).
+
+    Until `kept_until` it can be restored. Then its content is freed, and `kept_until` is null: what
+    stays of the row is what other rows refer to.
+    """
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(100))
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    kept_until: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
+
+
 class ApiKey(Base):
     """An access key: only its SHA-256 is kept."""
 
@@ -42,7 +55,7 @@ class ApiKey(Base):
     replaced_by: Mapped[str | None] = mapped_column(String(40))  # the key that it was rotated to
 
 
-class Dataset(Base):
+class Dataset(Deletable, Base):
     """An uploaded archive and what became of it: `processing`, then `ready` or `invalid`."""
 
     __tablename__ = "datasets"
@@ -51,8 +64,6 @@ class Dataset(Base):
         Index("ix_datasets_owner_id", "owner", "id"),
     )
 
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    owner: Mapped[str] = mapped_column(String(100))
     name: Mapped[str] = mapped_column(String(200))
     status: Mapped[str] = mapped_column(String(20))
     upload_key: Mapped[str | None] = mapped_column(String(300))  # None once the upload is settled
@@ -89,7 +100,7 @@ class Upload(Base):
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"), index=True)
 
 
-class Job(Base):
+class Job(Deletable, Base):
     """One row of the ledger: anything that takes time.
 
     `attempt` is the fencing token: each claim raises it, and every later write names it.
@@ -109,8 +120,6 @@ class Job(Base):
         Index("ix_jobs_state_run_after", "state", "run_after"),
     )
 
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    owner: Mapped[str] = mapped_column(String(100))
     kind: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(20))
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
@@ -209,14 +218,12 @@ class Latency(Base):
     measured_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class Student(Base):
+class Student(Deletable, Base):
     """A finished student: what it is, how good it is, and where its files are."""
 
     __tablename__ = "students"
     __table_args__ = (Index("ix_students_owner_id", "owner", "id"),)
 
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    owner: Mapped[str] = mapped_column(String(100))
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
     dataset_version: Mapped[str] = mapped_column(String(64))

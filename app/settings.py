@@ -22,6 +22,7 @@ def _rate(value: object) -> object:
 
 
 Rate = Annotated[str | None, BeforeValidator(_rate)]
+Age = Annotated[float, Field(ge=0, le=3_153_600_000)]  # seconds, up to a century
 QueueName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 
 
@@ -52,6 +53,20 @@ class Settings(BaseSettings):
         min_length=1,
         description="The queues that a job may be put into, with commas between them.",
     )
+
+    deleted_grace_seconds: Age = Field(
+        604_800.0, description="In which what was deleted can be restored; 0: freed at once."
+    )
+    retain_events_seconds: Age | None = Field(
+        None, description="Logs of jobs that have ended; null: for ever, as below."
+    )
+    retain_checkpoints_seconds: Age | None = Field(
+        None, description="Of jobs that have ended: a retry goes on from them."
+    )
+    retain_invalid_seconds: Age | None = Field(
+        None, description="Datasets that didn't pass their check."
+    )
+    retain_audit_seconds: Age | None = Field(None, description="Rows of the audit log.")
 
     max_upload_bytes: int = Field(20 * 2**30, ge=1)
     max_open_uploads: int = Field(20, ge=1, description="Resumable uploads that an owner has open.")

@@ -29,10 +29,15 @@ POINTS = (
     "result.written",
     "result.said",
 )
+COLLECTOR_POINTS = (  # of a worker between its jobs
+    "free.written",
+    "free.committed",
+    "free.removed",
+)
 
 
 def reached(name: str) -> None:
-    """Come to the failpoint `name`, one of POINTS: die here, if that was asked for."""
+    """Come to the failpoint `name`, one of those above: die here, if that was asked for."""
     wanted, _, marker = os.environ.get(VARIABLE, "").partition(":")
     if wanted != name:
         return

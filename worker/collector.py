@@ -1,7 +1,11 @@
-"""Removes stored files that no row speaks of: what attempts left that died between two steps."""
+"""Removes what has been kept for long enough, and stored files that no row speaks of.
+
+Those are left by attempts that died between two steps.
+"""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import structlog
@@ -13,9 +17,11 @@ from app.datasets import service as datasets
 from app.db import Database
 from app.jobs.claims import Checkpoint
 from app.jobs.states import ENDED, HELD, State
+from app.keeping import freeing, retention
 from app.models import Dataset, Job, Student
 from app.settings import Settings
 from app.storage import LocalStorage
+from worker.kinds import views
 
 JOB_DIGITS = 28  # of a job's id behind its prefix: see app.db.new_id
 
@@ -25,6 +31,7 @@ log = structlog.get_logger(__name__)
 def collect(database: Database, storage: LocalStorage, settings: Settings) -> int:
     """One round over all files older than a lease; gives how many were removed.
 
+    What has been kept for long enough goes first, and isn't counted.
     What a running attempt is about to publish is left alone: its job is held by that attempt.
     """
     judges = {
@@ -33,6 +40,9 @@ def collect(database: Database, storage: LocalStorage, settings: Settings) -> in
         "students": _student_wanted,
         "datasets": _dataset_wanted,
     }
+    retention.apply(database, storage, settings)
+    freeing.free(database, storage)
+    forget_views(database, settings)
     removed = 0
     with database.read() as session:
         datasets.forget_orphans(session, storage)
@@ -44,6 +54,19 @@ def collect(database: Database, storage: LocalStorage, settings: Settings) -> in
                     removed += 1
     storage.forget_staged(datasets.DAY)
     return removed + resumable.forget(database, storage)
+
+
+def forget_views(database: Database, settings: Settings) -> None:
+    """Remove what this machine's cache holds of images that no dataset has any more."""
+    found = {path.name: path for path in views(settings).glob("*")}
+    with database.read() as session:
+        live = select(Dataset.version).where(
+            Dataset.version.in_(list(found)), Dataset.file_key.is_not(None)
+        )
+        kept = set(session.scalars(live))
+    for name in found.keys() - kept:
+        log.info("views_forgotten", version=name)
+        shutil.rmtree(found[name], ignore_errors=True)
 
 
 def _checkpoint_wanted(session: Session, key: str) -> bool:
@@ -68,8 +91,9 @@ def _trained_wanted(session: Session, key: str) -> bool:
 
 def _student_wanted(session: Session, key: str) -> bool:
     student_id = key.split("/", 2)[1]
-    if session.get(Student, student_id) is not None:
-        return True
+    student = session.get(Student, student_id)
+    if student is not None:
+        return any(file["key"] == key for file in student.files)
     # See worker.kinds.student_id: the package's id, and its attempt in hex.
     name = student_id.removeprefix("stu_")
     job = session.get(Job, f"job_{name[:JOB_DIGITS]}")

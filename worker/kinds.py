@@ -73,8 +73,10 @@ class Site:
 
     @property
     def cache(self) -> Path:
-        """The view cache: it outlives the job, and serves the next one."""
-        return self.settings.work_dir / "cache"
+        """The view cache: it outlives the job, and serves the next one on the same images."""
+        version = self.dataset().version
+        assert version is not None, "jobs run on datasets that are ready"
+        return views(self.settings) / version
 
     def dataset(self) -> Dataset:
         """The job's dataset, as it is now."""
@@ -300,6 +302,11 @@ def make(site: Site) -> Kind:
 def tdmr_command(verb: str, job: JobDir, *options: str) -> list[str]:
     """A command of the library's, on JOB_DIR."""
     return [sys.executable, "-m", "tdmr", verb, str(job.path), *options]
+
+
+def views(settings: Settings) -> Path:
+    """Where this machine keeps views and features, in a folder for each dataset's version."""
+    return settings.work_dir / "cache"
 
 
 def student_id(job_id: str, attempt: int) -> str:

@@ -47,7 +47,10 @@ def waiting_jobs(session: Session, owner: str, settings: Settings) -> Use:
 
 
 def stored_bytes(session: Session, owner: str, settings: Settings) -> Use:
-    """The uploads that became datasets, those that are coming in at full length, and students."""
+    """The uploads that became datasets, those that are coming in at full length, and students.
+
+    What was deleted counts until it is freed: till then the bytes are there.
+    """
     datasets = select(func.sum(Dataset.upload_bytes)).where(Dataset.owner == owner)
     uploads = select(func.sum(Upload.length_bytes)).where(
         Upload.owner == owner, Upload.expires_at > now(session)

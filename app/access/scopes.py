@@ -14,6 +14,7 @@ class Scope(StrEnum):
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
     STUDENTS_READ = "students:read"
+    STUDENTS_WRITE = "students:write"
     STUDENTS_PREDICT = "students:predict"
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"

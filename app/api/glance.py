@@ -20,6 +20,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, select
 from app.access import keys
 from app.access.keys import Caller
 from app.db import Database
+from app.deletion import gone
 from app.errors import NotFoundError
 from app.jobs import queue
 from app.jobs.queue import Place, Standing
@@ -81,6 +82,7 @@ class Glances:
         )
         self._state = self._statement.names.index("state")
         self._id = self._statement.names.index("id")
+        self._deleted = self._statement.names.index("deleted_at")
         self._boards = _Boards(database, settings.worker_patience)
         self._describe = describe
         self._kept: OrderedDict[str, tuple[Any, Said]] = OrderedDict()
@@ -96,10 +98,12 @@ class Glances:
         return Found(Caller(value(row, "key_id"), value(row, "key_owner"), scopes), row)
 
     def say(self, found: Found) -> Said:
-        """What is to be said of a job. Raises NotFoundError."""
+        """What is to be said of a job. Raises NotFoundError and GoneError."""
         row = found.row
         if row[self._state] is None:
             raise NotFoundError("There is no such job.")
+        if row[self._deleted] is not None:
+            raise gone(Job, self._statement.value(row, "kept_until"))
         job_id = row[self._id]
         place = self._boards.place(self._decoded(row)) if self._waits(row) else None
         same = (row[len(_KEY) :], place)

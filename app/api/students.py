@@ -51,7 +51,11 @@ def list_students(
 @needs(Scope.STUDENTS_READ)
 def get_student(core: CoreDep, caller: CallerDep, student_id: str) -> StudentOut:
     """A student: its accuracy with an interval, against each baseline, and its files."""
-    student = _student(core, caller, student_id)
+    return describe(_student(core, caller, student_id))
+
+
+def describe(student: Student) -> StudentOut:
+    """A student in full."""
     return StudentOut.model_validate(
         {
             **_columns(student),

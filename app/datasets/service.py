@@ -11,12 +11,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import audit
+from app import audit, deletion
 from app.datasets.options import CheckOptions
 from app.db import new_id, now
-from app.errors import NotFoundError
+from app.errors import DatasetInUseError, ErrorItem, NotFoundError
 from app.jobs import moves
 from app.jobs.idempotency import Idempotency
+from app.jobs.states import ENDED
 from app.models import Dataset, Job
 from app.settings import Settings
 from app.storage import LocalStorage, Stored
@@ -27,6 +28,7 @@ from tdmr.wire.datasets import Finding
 KIND = "ingest"
 UPLOADS = "uploads"
 DAY = 86_400.0
+MOST_NAMED = 20  # jobs that stand in the way
 BASE_MEMORY = 2 * 2**30
 BYTES_PER_PIXEL = 16  # decoding holds the image in its own mode and, for some formats, twice
 BASE_CPU_SECONDS = 300
@@ -99,7 +101,7 @@ def new_dataset_id() -> str:
 
 
 def get(session: Session, owner: str, dataset_id: str) -> Checked:
-    """An owner's dataset. Raises NotFoundError, also for somebody else's."""
+    """An owner's dataset. Raises NotFoundError, also for somebody else's, and GoneError."""
     row = session.execute(
         select(Dataset, Job)
         .outerjoin(Job, (Job.dataset_id == Dataset.id) & (Job.kind == KIND))
@@ -109,15 +111,42 @@ def get(session: Session, owner: str, dataset_id: str) -> Checked:
     ).first()
     if row is None:
         raise NotFoundError("There is no such dataset.")
+    deletion.check(row[0])
     return Checked(row[0], row[1])
 
 
 def newest(session: Session, owner: str, before: str | None, limit: int) -> list[Dataset]:
     """An owner's datasets, the newest first, beginning behind the id `before`."""
-    query = select(Dataset).where(Dataset.owner == owner)
+    query = select(Dataset).where(Dataset.owner == owner, Dataset.deleted_at.is_(None))
     if before is not None:
         query = query.where(Dataset.id < before)
     return list(session.scalars(query.order_by(Dataset.id.desc()).limit(limit)))
+
+
+def delete(
+    session: Session, owner: str, dataset_id: str, settings: Settings, *, permanently: bool
+) -> None:
+    """Delete a dataset. Raises NotFoundError, and DatasetInUseError, which names the jobs."""
+    dataset = deletion.locked(session, Dataset, owner, dataset_id)
+    needed = select(Job).where(Job.dataset_id == dataset_id, Job.state.not_in(ENDED))
+    jobs = {job.parent_id or job.id: job for job in session.scalars(needed.order_by(Job.id))}
+    if any(job.kind == KIND for job in jobs.values()):
+        raise DatasetInUseError("The dataset is being checked.", headers={"Retry-After": "2"})
+    if jobs:
+        raise DatasetInUseError(
+            "Jobs need the dataset: cancel them first, or wait for their end.",
+            [
+                ErrorItem(pointer="", code="needed_by_job", detail=f"{job_id} hasn't ended.")
+                for job_id in jobs
+            ][:MOST_NAMED],
+        )
+    deletion.delete(session, dataset, settings, permanently=permanently)
+
+
+def restore(session: Session, owner: str, dataset_id: str) -> Checked:
+    """Bring a deleted dataset back. Raises NotFoundError and GoneError."""
+    deletion.restore(session, deletion.locked(session, Dataset, owner, dataset_id))
+    return get(session, owner, dataset_id)
 
 
 def check_options(dataset: Dataset, settings: Settings) -> CheckOptions:

@@ -12,7 +12,7 @@ from typing import Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import audit
+from app import audit, deletion
 from app.errors import (
     ConflictError,
     DatasetNotReadyError,
@@ -22,9 +22,10 @@ from app.errors import (
     UnknownModelError,
 )
 from app.jobs import ledger, log, moves, queue
+from app.jobs.dependants import packaging
 from app.jobs.idempotency import Idempotency
 from app.jobs.queue import Place
-from app.jobs.states import State
+from app.jobs.states import ENDED, State
 from app.models import Dataset, Event, Job, Student
 from app.settings import DEFAULT_QUEUE, Settings
 from tdmr import catalog, errors
@@ -134,7 +135,9 @@ def _unknown(name: str, role: Literal["foundation", "student"]) -> ErrorItem | N
 
 def _check_dataset(session: Session, owner: str, dataset_id: str) -> None:
     dataset = session.scalars(
-        select(Dataset).where(Dataset.id == dataset_id, Dataset.owner == owner)
+        select(Dataset)
+        .where(Dataset.id == dataset_id, Dataset.owner == owner, Dataset.deleted_at.is_(None))
+        .with_for_update(read=True)  # it isn't deleted before the job is there
     ).one_or_none()
     if dataset is None:
         raise InvalidError(
@@ -160,7 +163,7 @@ def _check_dataset(session: Session, owner: str, dataset_id: str) -> None:
 
 
 def get(session: Session, owner: str, job_id: str, settings: Settings) -> View:
-    """An owner's distillation. Raises NotFoundError, also for somebody else's."""
+    """An owner's distillation. Raises NotFoundError, also for somebody else's, and GoneError."""
     row = session.execute(
         select(Job, Student)
         .outerjoin(Student, Student.job_id == Job.id)
@@ -168,6 +171,7 @@ def get(session: Session, owner: str, job_id: str, settings: Settings) -> View:
     ).one_or_none()
     if row is None:
         raise NotFoundError("There is no such job.")
+    deletion.check(row[0])
     return _view(session, row[0], row[1], settings)
 
 
@@ -183,7 +187,7 @@ def newest(
     query = (
         select(Job, Student)
         .outerjoin(Student, Student.job_id == Job.id)
-        .where(Job.owner == owner, Job.kind == KIND)
+        .where(Job.owner == owner, Job.kind == KIND, Job.deleted_at.is_(None))
     )
     if before is not None:
         query = query.where(Job.id < before)
@@ -224,6 +228,9 @@ def resume(session: Session, owner: str, job_id: str, settings: Settings) -> Vie
 def retryable(session: Session, owner: str, job_id: str, settings: Settings) -> Job:
     """A job that may be ordered again. Raises NotFoundError and ConflictError."""
     found = get(session, owner, job_id, settings)
+    # Its checkpoint isn't freed between this look and the retry's own row.
+    session.refresh(found.job, with_for_update={"read": True})
+    deletion.check(found.job)
     partial = found.student is not None and found.student.partial
     if found.job.state not in (State.FAILED, State.CANCELLED) and not partial:
         raise ConflictError(
@@ -231,6 +238,24 @@ def retryable(session: Session, owner: str, job_id: str, settings: Settings) -> 
             f"is {found.job.state}."
         )
     return found.job
+
+
+def delete(
+    session: Session, owner: str, job_id: str, settings: Settings, *, permanently: bool
+) -> None:
+    """Delete a job that has ended; its student stays. Raises NotFoundError and ConflictError."""
+    job = deletion.locked(session, Job, owner, job_id, Job.kind == KIND)
+    if job.state not in ENDED:
+        raise ConflictError(f"Only a job that has ended can be deleted: this one is {job.state}.")
+    if session.scalar(select(Job.id).where(Job.id == job_id, packaging())) is not None:
+        raise ConflictError("Its student is being packaged.", headers={"Retry-After": "2"})
+    deletion.delete(session, job, settings, permanently=permanently)
+
+
+def restore(session: Session, owner: str, job_id: str, settings: Settings) -> View:
+    """Bring a deleted job back. Raises NotFoundError and GoneError."""
+    deletion.restore(session, deletion.locked(session, Job, owner, job_id, Job.kind == KIND))
+    return get(session, owner, job_id, settings)
 
 
 def _view(session: Session, job: Job, student: Student | None, settings: Settings) -> View:

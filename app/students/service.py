@@ -15,9 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app import deletion
 from app.db import now
 from app.errors import DamagedFileError, NotFoundError
 from app.models import Dataset, Json, Student
+from app.settings import Settings
 from app.storage import CHUNK, LocalStorage
 from app.webhooks import events as webhooks
 
@@ -138,18 +140,34 @@ def publish(
 
 
 def get(session: Session, owner: str, student_id: str) -> Student:
-    """An owner's student. Raises NotFoundError, also for somebody else's."""
+    """An owner's student. Raises NotFoundError, also for somebody else's, and GoneError."""
     student = session.scalars(
         select(Student).where(Student.id == student_id, Student.owner == owner)
     ).one_or_none()
     if student is None:
         raise NotFoundError("There is no such student.")
+    deletion.check(student)
+    return student
+
+
+def delete(
+    session: Session, owner: str, student_id: str, settings: Settings, *, permanently: bool
+) -> None:
+    """Delete a student; the job that made it stays. Raises NotFoundError."""
+    student = deletion.locked(session, Student, owner, student_id)
+    deletion.delete(session, student, settings, permanently=permanently)
+
+
+def restore(session: Session, owner: str, student_id: str) -> Student:
+    """Bring a deleted student back. Raises NotFoundError and GoneError."""
+    student = deletion.locked(session, Student, owner, student_id)
+    deletion.restore(session, student)
     return student
 
 
 def newest(session: Session, owner: str, before: str | None, limit: int) -> list[Student]:
     """An owner's students, the newest first, beginning behind the id `before`."""
-    query = select(Student).where(Student.owner == owner)
+    query = select(Student).where(Student.owner == owner, Student.deleted_at.is_(None))
     if before is not None:
         query = query.where(Student.id < before)
     return list(session.scalars(query.order_by(Student.id.desc()).limit(limit)))

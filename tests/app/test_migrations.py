@@ -34,6 +34,7 @@ NEW = {
     "checkpoint": None,
     "furthest": None,
 }
+KEPT = {"deleted_at": None, "kept_until": None}
 
 
 def tables(url: str) -> set[str]:
@@ -206,10 +207,10 @@ def told(row: Any) -> dict[str, Any]:
 def test_the_newest_version_keeps_every_row_and_adds_to_it(newest: Database) -> None:
     added: dict[type[Base], dict[str, Any]] = {
         ApiKey: {"last_used_at": None, "replaced_by": None},
-        Dataset: {"gallery_key": None, "audit": None},
+        Dataset: {"gallery_key": None, "audit": None, **KEPT},
         Event: {},
-        Job: NEW,
-        Student: {"partial": False},
+        Job: {**NEW, **KEPT},
+        Student: {"partial": False, **KEPT},
     }
     with newest.read() as session:
         for table, more in added.items():
@@ -222,8 +223,8 @@ def test_the_newest_version_keeps_every_row_and_adds_to_it(newest: Database) -> 
         assert session.scalars(select(Worker)).all() == []
 
 
-def test_what_ran_when_the_second_version_came_can_be_accounted_for(upgraded: Database) -> None:
-    with upgraded.write() as session:
+def test_what_ran_when_the_second_version_came_can_be_accounted_for(newest: Database) -> None:
+    with newest.write() as session:
         jobs = {job.id: job for job in session.scalars(select(Job))}
         running = jobs.pop("job_running")
         assert running.claimed_at == running.heartbeat_at == MOMENT + timedelta(seconds=9)
@@ -407,3 +408,23 @@ def test_the_seventh_version_refuses_what_cant_be(
         session.add(events.delivery(made, "ping", {}, MOMENT))
     with pytest.raises(IntegrityError), any_database.write() as session:
         session.execute(update(events.WebhookDelivery).values(wrong))
+
+
+def test_the_ninth_version_adds_deletion_and_can_be_taken_back(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0006")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0009")
+    database = Database(any_url)
+    with database.write() as session:
+        for table in (Dataset, Job, Student):
+            rows = session.scalars(select(table)).all()
+            assert [(row.deleted_at, row.kept_until) for row in rows] == [(None, None)] * len(rows)
+        session.execute(update(Dataset).values(deleted_at=MOMENT))  # and freed
+    database.close()
+    migrate.downgrade(any_url, "0006")
+    after = dump(any_url)
+    assert {row.pop("status") for row in after["datasets"]} == {"invalid"}
+    for row in before["datasets"]:
+        del row["status"]
+    assert after == before

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tdmr.failpoint import POINTS, VARIABLE
+from tdmr.failpoint import COLLECTOR_POINTS, POINTS, VARIABLE
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +22,7 @@ def test_every_point_is_in_the_source_and_has_a_name() -> None:
         for path in (ROOT / package).rglob("*.py")
         for name in re.findall(r'failpoint\.reached\("([a-z.]+)"\)', path.read_text())
     ]
-    assert sorted(calls) == sorted(POINTS)
+    assert sorted(calls) == sorted(POINTS + COLLECTOR_POINTS)
 
 
 @pytest.mark.parametrize(

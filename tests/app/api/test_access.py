@@ -74,7 +74,7 @@ def test_the_matrix_has_every_thing_that_can_be_done_to_a_job() -> None:
     acts = {
         path.rpartition("/")[2] for _, path, _ in ROUTES if path.startswith("/v1/jobs/{job_id}/")
     }
-    assert acts == {"cancel", "events", "pause", "resume", "retry"}
+    assert acts == {"cancel", "events", "pause", "restore", "resume", "retry"}
 
 
 def test_a_route_that_declares_no_scope_cant_be_made() -> None:

@@ -40,7 +40,7 @@ MAKING: dict[str, Callable[[Service], dict[str, Any]]] = {
     },
     "create_webhook_endpoint": lambda _: {"json": {"url": "https://1.1.1.1/hook"}},
 }
-SUBJECTS = ("dataset", "upload", "job", "key", "endpoint", "delivery")
+SUBJECTS = ("dataset", "upload", "job", "key", "endpoint", "delivery", "student")
 CHANGES_NOTHING = {"predict"}
 PIECES = {"append_to_upload"}  # noted when it makes the dataset: tested below
 NOTED = [each for each in UNSAFE if each[2] not in CHANGES_NOTHING | PIECES]
@@ -51,13 +51,19 @@ def entries(service: Service, **query: str) -> list[dict[str, Any]]:
     return found
 
 
-def ready(service: Service, name: str) -> None:
-    """Bring the newest job where this can be done to it."""
-    (job,) = service.client.get("/v1/jobs?limit=1").json()["data"] or [{}]
-    before = {"resume_job": "pause", "retry_job": "cancel"}.get(name)
-    if before is not None:
-        response = service.client.post(f"/v1/jobs/{job['id']}/{before}")
-        assert response.status_code == 202, response.text
+def ready(service: Service, name: str, target: str) -> None:
+    """Bring the thing, or the newest job, where this can be done to it."""
+    act, _, noun = name.partition("_")
+    if noun == "job" and act in ("delete", "restore"):
+        assert service.client.post(f"/v1/jobs/{target.split('/')[3]}/cancel").status_code == 202
+    if act == "restore":
+        assert service.client.delete(target.removesuffix("/restore")).status_code == 204
+    if name not in ("resume_job", "retry_job"):
+        return
+    (job,) = service.client.get("/v1/jobs?limit=1").json()["data"]
+    before = {"resume_job": "pause", "retry_job": "cancel"}[name]
+    response = service.client.post(f"/v1/jobs/{job['id']}/{before}")
+    assert response.status_code == 202, response.text
 
 
 @pytest.mark.parametrize(("method", "path", "name"), NOTED, ids=[name for *_, name in NOTED])
@@ -65,8 +71,7 @@ def test_whatever_changes_something_is_noted_with_who_and_what(
     service: Service, method: str, path: str, name: str
 ) -> None:
     target = path_of(path, service)
-    if name in ("resume_job", "retry_job"):
-        ready(service, name)
+    ready(service, name, target)
     body: dict[str, Any] = {"json": {}} if path in WITH_A_BODY else {}
     body = MAKING.get(name, lambda _: body)(service)
     headers = {**WITH_HEADERS.get(f"{method} {path}", {}), **body.pop("headers", {})}
@@ -121,9 +126,14 @@ def test_a_repeat_isnt_noted(service: Service) -> None:
     for _ in range(2):
         service.client.post("/v1/jobs", json=order, headers={"Idempotency-Key": "k"})
     assert len(entries(service, action="create_job")) == 1
-    key = service.key()["id"]
+    key, dataset = service.key()["id"], service.dataset()["id"]
     for _ in range(2):
         service.client.delete(f"/v1/api-keys/{key}")
+        service.client.delete(f"/v1/datasets/{dataset}")
+    for _ in range(2):
+        service.client.post(f"/v1/datasets/{dataset}/restore")
+    for action in ("delete_dataset", "restore_dataset"):
+        assert len(entries(service, action=action)) == 1
     assert len(entries(service, action="revoke_api_key")) == 1
 
 

@@ -15,7 +15,7 @@ from app.api import glance
 from app.api.glance import Glances, Said
 from app.api.jobs import rendered
 from app.db import Database, now
-from app.errors import NotFoundError, UnauthorizedError
+from app.errors import GoneError, NotFoundError, UnauthorizedError
 from app.jobs import ledger, service
 from app.models import ApiKey
 from app.settings import Settings
@@ -161,3 +161,16 @@ def test_a_database_that_was_restarted_is_found_again(viewer: Viewer) -> None:
     with viewer.database.engine.connect() as connection:
         connection.execute(select(func.pg_terminate_backend(ours.info.backend_pid)))
     assert viewer.look(job_id) == said
+
+
+def test_a_deleted_job_is_gone_until_it_is_restored(viewer: Viewer, settings: Settings) -> None:
+    (job_id,) = viewer.submit()
+    steps.ask(viewer.database, ledger.request_cancel, job_id)
+    before = viewer.look(job_id)
+    with viewer.database.write() as session:
+        service.delete(session, "ana", job_id, settings, permanently=False)
+    with pytest.raises(GoneError, match="can be restored until 2"):
+        viewer.look(job_id)
+    with viewer.database.write() as session:
+        service.restore(session, "ana", job_id, settings)
+    assert viewer.look(job_id) == before

@@ -1,0 +1,1 @@
+"""What has been kept for long enough goes: workers do it between their jobs."""
