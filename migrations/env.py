@@ -8,7 +8,8 @@ from alembic import context
 from sqlalchemy import Connection
 
 import app.audit
-import app.models  # noqa: F401 - declares the tables
+import app.models
+import app.plans.tables  # noqa: F401 - declares tables
 from app.db import Base, UtcDateTime
 from app.migrate import connecting
 from app.settings import Settings

@@ -19,6 +19,7 @@ from app.jobs import ledger, moves
 from app.models import ApiKey, Dataset, Event, Job, Outbox, Student, Upload, Worker
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+BEFORE_PLANS = "0006"
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 NEW = {
     "queue": "default",
@@ -31,6 +32,10 @@ NEW = {
     "pause_requested_at": None,
     "checkpoint": None,
     "furthest": None,
+    "sweep_id": None,
+    "waits_for": None,
+    "estimate": None,
+    "estimate_error": None,
 }
 
 
@@ -220,8 +225,8 @@ def test_the_newest_version_keeps_every_row_and_adds_to_it(newest: Database) -> 
         assert session.scalars(select(Worker)).all() == []
 
 
-def test_what_ran_when_the_second_version_came_can_be_accounted_for(upgraded: Database) -> None:
-    with upgraded.write() as session:
+def test_what_ran_when_the_second_version_came_can_be_accounted_for(newest: Database) -> None:
+    with newest.write() as session:
         jobs = {job.id: job for job in session.scalars(select(Job))}
         running = jobs.pop("job_running")
         assert running.claimed_at == running.heartbeat_at == MOMENT + timedelta(seconds=9)
@@ -377,4 +382,19 @@ def test_the_sixth_version_adds_the_audit_log_and_can_be_taken_back(any_url: str
         session.add(AuditEntry(id="aud_1", at=MOMENT, owner="ana", action="create_job"))
     database.close()
     migrate.downgrade(any_url, "0005")
+    assert dump(any_url) == before
+
+
+def test_the_eighth_version_adds_plans_and_can_be_taken_back(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, BEFORE_PLANS)
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0008")
+    after = dump(any_url)
+    assert (after.pop("throughputs"), after.pop("sweeps")) == ([], [])
+    added = ("sweep_id", "waits_for", "estimate", "estimate_error")
+    assert all(job.pop(name) is None for job in after["jobs"] for name in added)
+    assert all(worker.pop("memory_bytes") is None for worker in after["workers"])
+    assert after | {"alembic_version": []} == before | {"alembic_version": []}
+    migrate.downgrade(any_url, BEFORE_PLANS)
     assert dump(any_url) == before
