@@ -19,6 +19,7 @@ from app.api import (
     catalog,
     datasets,
     docs,
+    estimates,
     health,
     images,
     jobs,
@@ -43,7 +44,7 @@ READERS = 4
 # What is asked for most often is looked for first.
 MODULES = (
     *(jobs, datasets, images, resumable, catalog, students, predictions),
-    *(api_keys, account),
+    *(estimates, api_keys, account),
     *(health, docs),
 )
 
