@@ -27,6 +27,7 @@ from app.api import (
     problems,
     resumable,
     students,
+    sweeps,
 )
 from app.api.core import Core
 from app.api.glance import Glances
@@ -44,7 +45,7 @@ READERS = 4
 # What is asked for most often is looked for first.
 MODULES = (
     *(jobs, datasets, images, resumable, catalog, students, predictions),
-    *(estimates, api_keys, account),
+    *(sweeps, estimates, api_keys, account),
     *(health, docs),
 )
 

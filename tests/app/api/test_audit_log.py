@@ -35,6 +35,13 @@ MAKING: dict[str, Callable[[Service], dict[str, Any]]] = {
     "create_dataset": lambda _: {"content": GOOD, "headers": ZIP},
     "create_upload": lambda _: {"headers": {"Tus-Resumable": "1.0.0", "Upload-Length": "9"}},
     "create_job": lambda service: {"json": service.order()},
+    "create_sweep": lambda service: {
+        "json": {
+            "dataset_id": service.dataset()["id"],
+            "foundation": "letters_vit",
+            "students": ["test_resnet", "resnet18"],
+        }
+    },
     "create_api_key": lambda _: {
         "json": {"name": "ci", "scopes": ["jobs:read"], "expires_at": None}
     },
@@ -79,7 +86,7 @@ def test_whatever_changes_something_is_noted_with_who_and_what(
     assert entry["key_id"].startswith("key_")
     assert entry["at"].endswith("Z")
     made = response.json()["id"] if response.status_code != 204 else None
-    assert entry["subject_type"] in ("dataset", "upload", "job", "key")
+    assert entry["subject_type"] in ("dataset", "upload", "job", "sweep", "key")
     assert entry["subject_id"] in (made, *target.split("/"))
     assert name not in ("create_job", "retry_job") or entry["subject_id"] == made
 
