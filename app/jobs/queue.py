@@ -87,8 +87,10 @@ class Standing:
         return Place(position, _reason(position, served=self.served))
 
     def misses(self, job: Job, seconds: float) -> bool:
-        """Whether a queued job has become due in the `seconds` since."""
-        return self.moment < job.run_after <= self.moment + timedelta(seconds=seconds)
+        """Whether a queued job has become due in the `seconds` since, or was let go."""
+        if job.run_after <= self.moment:
+            return job.waits_for is None and job.id not in self.positions
+        return job.run_after <= self.moment + timedelta(seconds=seconds)
 
 
 def standing(

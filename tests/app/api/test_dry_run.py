@@ -190,6 +190,7 @@ ORDERS: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "/student",
         "needs_network",
     ),
+    "no-licence": ({"foundation": "dla60_res2net"}, "warning", "/foundation", "licence_unknown"),
     "no-worker": ({}, "warning", "/queue", "no_worker"),
 }
 
@@ -212,6 +213,13 @@ def test_a_border_just_fits(service: Service) -> None:
     worker(service)
     found = dry_run(service, options={"input": {"border": 15}})
     assert found["findings"] == []
+
+
+def test_one_image_of_each_class_leaves_nothing_to_try(service: Service) -> None:
+    splits = {"train": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}}
+    dataset_id = changed(service, splits=splits)
+    found = dry_run(service, dataset_id=dataset_id, options={"input": {"affine": True}})
+    assert ("/options/input", "input_not_tried") in codes(found, "warning")
 
 
 def test_memory_and_disk_are_reckoned(service: Service) -> None:

@@ -76,6 +76,15 @@ def test_the_same_order_takes_what_it_took(service: Service, dataset_id: str) ->
     assert found["cache_bytes"] == 200 * 1024 + 110 * 3 * (160**2 + 32**2)
 
 
+def test_a_budget_that_wont_do_is_foreseen(service: Service, dataset_id: str) -> None:
+    finish(service, dataset_id)
+    for seconds, short in ((89.0, True), (91.0, False)):  # at least 90, by the estimate
+        body = order(dataset_id, options=OTHER_VIEWS, budget={"max_seconds": seconds})
+        found = service.client.post("/v1/jobs?dry_run=true", json=service.order(**body)).json()
+        pointers = [(each["pointer"], each["code"]) for each in found["findings"]]
+        assert (("/budget/max_seconds", "budget_short") in pointers) is short
+
+
 def test_units_scale_and_many_measurements_narrow_the_range(
     service: Service, dataset_id: str
 ) -> None:
