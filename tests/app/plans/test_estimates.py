@@ -33,7 +33,12 @@ def order(dataset_id: str, **more: Any) -> dict[str, Any]:
 
 
 def finish(
-    service: Service, dataset_id: str, seconds: float = 135.0, faster: float = 1.0, **more: Any
+    service: Service,
+    dataset_id: str,
+    seconds: float = 135.0,
+    faster: float = 1.0,
+    reused: bool = False,
+    **more: Any,
 ) -> str:
     """A job that is trained, in so many seconds; gives its id."""
     claim = service.running(**order(dataset_id, **more))
@@ -42,7 +47,7 @@ def finish(
         "seconds": {name: each / faster for name, each in TOOK.items()} | {"total": 74.0},
         "foundation": {"input_size": 32},
         "student": {"input_size": 160},
-        "cache": {"bytes": 200 * 1024, "reused": False},
+        "cache": {"bytes": 200 * 1024, "reused": reused},
     }
     with service.core.database.write() as session:
         ledger.trained(session, claim, {"trained": []}, ring=False)
@@ -192,6 +197,15 @@ def test_what_was_gone_on_with_says_nothing_of_a_stage(service: Service, dataset
         job = session.get_one(Job, claim.job_id)
         estimates.record(session, job, {"seconds": TOOK})
     assert service.rows()["throughputs"] == 0
+
+
+def test_features_that_were_found_say_nothing_of_making_them(
+    service: Service, dataset_id: str
+) -> None:
+    finish(service, dataset_id, reused=True)
+    assert service.rows()["throughputs"] == len(TOOK)  # the rest is there, the cache isn't
+    found = estimate(service, dataset_id)
+    assert (found["cache"], stages(found)["cache"]) == ("cold", (None, "none"))
 
 
 def test_a_retry_that_goes_on_isnt_estimated(service: Service, dataset_id: str) -> None:
