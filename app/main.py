@@ -19,6 +19,7 @@ from app.api import (
     catalog,
     datasets,
     docs,
+    estimates,
     health,
     images,
     jobs,
@@ -27,6 +28,7 @@ from app.api import (
     problems,
     resumable,
     students,
+    sweeps,
     webhooks,
 )
 from app.api.core import Core
@@ -47,7 +49,7 @@ READERS = 4
 # What is asked for most often is looked for first.
 MODULES = (
     *(jobs, datasets, images, resumable, catalog, students, predictions, keeping),
-    *(webhooks, api_keys, account),
+    *(sweeps, estimates, webhooks, api_keys, account),
     *(health, docs),
 )
 

@@ -128,6 +128,8 @@ class Job(Deletable, Base):
     user_metadata: Mapped[Json] = mapped_column("metadata", JSON)
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))  # whose student to package
     retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    sweep_id: Mapped[str | None] = mapped_column(String(40), index=True)  # app.plans.tables.Sweep
+    waits_for: Mapped[str | None] = mapped_column(String(40), index=True)  # the sweep's first job
 
     queue: Mapped[str] = mapped_column(String(40))
     priority: Mapped[int]  # among the owner's own jobs; the highest comes first
@@ -152,6 +154,8 @@ class Job(Deletable, Base):
     furthest: Mapped[Json | None] = mapped_column(NullableJson)  # {stage: step} of all attempts
     progress: Mapped[Json | None] = mapped_column(NullableJson)  # tdmr.jobdir.ProgressLine
     failure: Mapped[Json | None] = mapped_column(NullableJson)  # tdmr.errors.Failure
+    estimate: Mapped[Json | None] = mapped_column(NullableJson)  # tdmr.wire.plans.JobEstimate
+    estimate_error: Mapped[float | None] = mapped_column(Double)  # of it, relative, once trained
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -168,6 +172,7 @@ class Worker(Base):
     device: Mapped[str] = mapped_column(String(40))
     queues: Mapped[list[str]] = mapped_column(JSON)
     kinds: Mapped[list[str]] = mapped_column(JSON)
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of the device; None: unknown
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
-from sqlalchemy import delete, or_, select
+from sqlalchemy import and_, delete, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -44,7 +44,8 @@ def relay(database: Database, settings: Settings) -> int:
     """Ring what is owed and due, oldest first, and give how many bells were taken by the broker.
 
     A row is deleted only after the broker has its bell, so none is lost while the broker is
-    down; the first refusal ends the round. A job that waits out a back-off is rung when it's due.
+    down; the first refusal ends the round. A job that waits out a back-off is rung when it's due,
+    one that waits for another of its sweep when it no longer does.
     """
     if settings.broker_url is None:
         return 0
@@ -64,7 +65,8 @@ def relay(database: Database, settings: Settings) -> int:
 
 def _owed(session: Session) -> Iterable[tuple[str, str, str]]:
     """The rows whose bell can be rung now."""
-    due = or_(Job.id.is_(None), Job.state != "queued", Job.run_after <= utcnow())
+    claimable = and_(Job.run_after <= utcnow(), Job.waits_for.is_(None))
+    due = or_(Job.id.is_(None), Job.state != "queued", claimable)
     rows = session.execute(
         select(Outbox.id, Outbox.subject_id, Outbox.topic)
         .outerjoin(Job, Job.id == Outbox.subject_id)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 import app.audit
 import app.models
+import app.plans.tables
 import app.webhooks.tables  # noqa: F401 - all declare tables
 from app.db import Base, UtcDateTime
 from app.migrate import connecting

@@ -99,6 +99,11 @@ def names(role: Role) -> list[str]:
     return [entry.name for entry in _architectures().values() if role in entry.roles]
 
 
+def find(name: str) -> CatalogEntry | None:
+    """A model's entry by its name, with or without a tag; None for one of no known size."""
+    return _architectures().get(name.partition(".")[0])
+
+
 def require(name: str, role: Role) -> str:
     """Check a model's name and give what timm calls it.
 

@@ -231,6 +231,7 @@ def describe(task: Task, teacher: Teacher | None, forwards: int) -> dict[str, An
             "params": foundation.parameters,
             "bytes": foundation.bytes,
             "sha256": foundation.weights_hash(),
+            "input_size": foundation.size,
             "licence": foundation.model.pretrained_cfg.get("license"),
             "forwards": forwards,
             "input_side": task.input_side,
@@ -242,6 +243,7 @@ def describe(task: Task, teacher: Teacher | None, forwards: int) -> dict[str, An
         },
         "out_of_fold_accuracy": teacher and round(teacher.ridge.accuracy, 6),
         "seed": task.options.seed,
+        "device": task.device.type,
     }
 
 

@@ -17,12 +17,14 @@ from app.jobs import ledger
 from app.jobs.claims import Checkpoint, Claim
 from app.jobs.states import ENDED, State
 from app.models import Dataset, Job, Student
+from app.plans import estimates
 from app.settings import Settings
 from app.storage import LocalStorage
 from app.students import latencies
 from app.students import service as students
 from tdmr.errors import Failure
 from tdmr.jobdir import AUDIT, JobDir, ProgressLine
+from tdmr.trained import RECORD
 from worker.keeper import Keeper, fetch
 from worker.keeper import prefix as checkpoints_of
 from worker.unpack import unpack
@@ -103,6 +105,7 @@ class Distil:
         self._folder = trained_prefix(site.claim.job_id, site.claim.attempt)
         self._files: list[dict[str, Any]] = []
         self._audit: dict[str, Any] | None = None
+        self._metrics: dict[str, Any] = {}
 
     def prepare(self, job: JobDir) -> None:
         """The options as they were submitted, the dataset's images, the last checkpoint."""
@@ -125,17 +128,19 @@ class Distil:
         audit = job.out / AUDIT
         if audit.exists():
             self._audit = json.loads(audit.read_bytes())
+        self._metrics = json.loads((job.out / RECORD).read_bytes())["metrics"]
         for path in sorted(job.out.iterdir()):
             stored = self._site.storage.put(f"{self._folder}/{path.name}", path)
             self._files.append({"name": path.name, **vars(stored)})
 
     def publish(self, session: Session) -> State:
-        """The order to package it, and what the foundation says of the dataset."""
+        """The order to package it, what it took, and what the foundation says of the dataset."""
         site, claim = self._site, self._site.claim
         if self._audit is not None:
             foundation = claim.spec["foundation"]
             datasets.note_audit(session, claim.dataset_id, claim.job_id, foundation, self._audit)
         ledger.trained(session, claim, {"trained": self._files}, ring=site.ring)
+        estimates.record(session, session.get_one(Job, claim.job_id), self._metrics)
         return State.PACKAGING
 
     def give_up(self, session: Session, failure: Failure) -> None:

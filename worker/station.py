@@ -16,7 +16,7 @@ from app.jobs import fleet
 from app.outbox import Relay
 from app.settings import DEFAULT_QUEUE, Settings
 from app.storage import LocalStorage
-from worker import collector, pipeline, sweeper
+from worker import collector, memory, pipeline, sweeper
 from worker.kinds import KINDS
 from worker.launch import Child
 from worker.pipeline import Launch
@@ -45,6 +45,7 @@ class Station:
         self._database = Database(settings.url)
         self._storage = LocalStorage(settings.storage_dir)
         self.queues, self.kinds, self._launch = tuple(queues), tuple(kinds), launch
+        self._memory = memory.of(device)
         self._turn = threading.Lock()
         self._relay = Relay(self._database, settings)
         self._threads = [
@@ -93,6 +94,7 @@ class Station:
                 device=self.device,
                 queues=list(self.queues),
                 kinds=list(self.kinds),
+                memory_bytes=self._memory,
             )
 
     def collect(self) -> None:

@@ -94,25 +94,35 @@ def uses(session: Session, owner: str, settings: Settings) -> list[Use]:
 
 def admit_job(session: Session, owner: str, settings: Settings) -> None:
     """Raise QuotaExceededError where one more job of the owner's would be too many."""
-    _alone(session, owner)
+    alone(session, owner)
+    for excess in job_excesses(session, owner, settings):
+        raise excess
+
+
+def job_excesses(
+    session: Session, owner: str, settings: Settings, wanted: int = 1
+) -> list[QuotaExceededError]:
+    """Each quota that `wanted` more jobs of the owner's would be too many for."""
+    found = []
     waiting = waiting_jobs(session, owner, settings)
-    if not waiting.leaves(1):
-        raise _exceeded(waiting, "waiting jobs", WAITING_SECONDS)
+    if not waiting.leaves(wanted):
+        found.append(_exceeded(waiting, "waiting jobs", WAITING_SECONDS))
     hours = device_hours(session, owner, settings)
     if hours.limit is not None and hours.used >= hours.limit:
         wait = _until_free(session, owner, hours.used - hours.limit)
-        raise _exceeded(hours, "device hours in 30 days", wait)
+        found.append(_exceeded(hours, "device hours in 30 days", wait))
+    return found
 
 
 def admit_bytes(session: Session, owner: str, wanted: int, settings: Settings) -> None:
     """Raise QuotaExceededError where so many bytes more of the owner's would be too many."""
-    _alone(session, owner)
+    alone(session, owner)
     stored = stored_bytes(session, owner, settings)
     if not stored.leaves(wanted):
         raise _exceeded(stored, "stored bytes", STORED_SECONDS)
 
 
-def _alone(session: Session, owner: str) -> None:
+def alone(session: Session, owner: str) -> None:
     """Nobody else counts for this owner until the transaction ends."""
     if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time anyway
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"quotas of {owner}"))))

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import Query, Request, Response
+from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app.access import quotas
 from app.access.keys import Caller
 from app.access.limits import Cost
 from app.access.scopes import Scope
@@ -35,16 +35,28 @@ from app.jobs import service
 from app.jobs.moves import spent
 from app.jobs.service import View
 from app.models import Job
+from app.plans import orders
 from app.settings import Settings
 from tdmr.wire.base import Page
 from tdmr.wire.jobs import EventOut, JobOut, Status
+from tdmr.wire.plans import DryRunOut
 
 routes = router()
 
 POLL_SECONDS = "2"  # between two looks, as a hint
 
 
-@routes.post("/jobs", status_code=201)
+DryRun = Annotated[
+    bool, Query(description="Check the order, estimate what it takes, and store nothing.")
+]
+
+
+@routes.post(
+    "/jobs",
+    status_code=201,
+    response_model=JobOut,
+    responses={200: {"model": DryRunOut, "description": "A dry run: what there is to say."}},
+)
 @needs(Scope.JOBS_WRITE)
 @fails(DatasetNotReadyError, IdempotencyKeyReusedError, QuotaExceededError, UnknownModelError)
 def create_job(
@@ -53,19 +65,24 @@ def create_job(
     caller: CallerDep,
     order: JobIn,
     idempotency_key: idempotency.Key = None,
-) -> JobOut:
-    """Order a student from a dataset that is ready."""
+    dry_run: DryRun = False,
+) -> object:
+    """Order a student from a dataset that is ready, or ask what would become of the order.
+
+    A dry run is answered with 200, whatever it finds; `ok` says whether the order would be taken.
+    """
+    if dry_run:
+        with core.database.read() as session:
+            said = orders.dry_run(session, caller.owner, order.order(), core.settings)
+        return JSONResponse(said.model_dump(mode="json"))
     content = json.dumps(order.model_dump(mode="json", exclude_unset=True), sort_keys=True)
     asked = idempotency.asked(idempotency_key, "POST /v1/jobs", content)
 
     def make(session: Session) -> View:
-        quotas.admit_job(session, caller.owner, core.settings)
-        return service.create(
+        return orders.place(
             session,
             owner=caller.owner,
-            dataset_id=order.dataset_id,
-            spec=order.spec(),
-            terms=order.terms(),
+            order=order.order(),
             metadata=order.metadata,
             idempotency=asked,
             settings=core.settings,
@@ -256,13 +273,10 @@ def retry_job(
     def make(session: Session) -> View:
         old = service.retryable(session, caller.owner, job_id, core.settings)
         order = retrying.patched(old, changes)
-        quotas.admit_job(session, caller.owner, core.settings)
-        return service.create(
+        return orders.place(
             session,
             owner=caller.owner,
-            dataset_id=old.dataset_id,
-            spec=order.spec(),
-            terms=order.terms(),
+            order=order.order(),
             metadata=old.user_metadata,
             idempotency=asked,
             settings=core.settings,
@@ -325,6 +339,8 @@ def describe(view: View) -> JobOut:
             "student_id": view.student.id if view.student else None,
             "partial": view.student.partial if view.student else None,
             "retry_of": job.retry_of,
+            "sweep_id": job.sweep_id,
+            "estimate": job.estimate,
             "created_at": job.created_at,
             "started_at": job.started_at,
             "ended_at": job.ended_at,

@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from app.jobs.service import Terms
+from app.plans.checks import Order
 from app.settings import DEFAULT_QUEUE
 from tdmr.config import Baseline, JobSpec
 from tdmr.wire.jobs import Budget
@@ -90,6 +91,10 @@ class JobIn(JobSpec):
         """How the job is to be treated."""
         seconds = self.budget.max_seconds if self.budget else None
         return Terms(queue=self.queue, priority=self.priority, max_seconds=seconds)
+
+    def order(self) -> Order:
+        """The order itself, to be checked and placed."""
+        return Order(self.dataset_id, self.spec(), self.terms())
 
 
 class RetryIn(BaseModel):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tdmr.wire.datasets import Finding, Severity
+from tdmr.wire.datasets import Finding
+from tdmr.wire.plans import Severity
 
 LIMIT = 1000  # findings kept; the rest are counted
 NAME_LENGTH = 300

@@ -20,6 +20,7 @@ def report(
     device: str,
     queues: list[str],
     kinds: list[str],
+    memory_bytes: int | None = None,
 ) -> None:
     """Note that `worker` is there."""
     moment = now(session)
@@ -28,7 +29,7 @@ def report(
         row = Worker(id=worker, started_at=moment)
         session.add(row)
     row.host, row.pid, row.device, row.queues, row.kinds = host, pid, device, queues, kinds
-    row.seen_at = moment
+    row.seen_at, row.memory_bytes = moment, memory_bytes
 
 
 def leave(session: Session, worker: str) -> None:
@@ -50,4 +51,9 @@ def present(session: Session, patience: float) -> list[Worker]:
 
 def serves(session: Session, queue: str, kind: str, patience: float) -> bool:
     """Whether some worker that is there takes such jobs."""
-    return any(queue in w.queues and kind in w.kinds for w in present(session, patience))
+    return bool(takers(session, queue, kind, patience))
+
+
+def takers(session: Session, queue: str, kind: str, patience: float) -> list[Worker]:
+    """The workers that are there and take such jobs."""
+    return [w for w in present(session, patience) if queue in w.queues and kind in w.kinds]

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.db import now
 from app.errors import ConflictError
-from app.jobs import ends, log
+from app.jobs import ends, log, together
 from app.jobs.claims import Checkpoint, Claim, Orders, Swept
 from app.jobs.moves import fenced, held, locked, move, owe_bell, spent
 from app.jobs.states import ENDED, HELD, State
@@ -44,6 +44,7 @@ def beat(
     if progress is not None:
         job.progress = progress
         log.append(session, job.id, "progress", progress)
+        together.heard(session, job, progress)
     return _orders(job, job.heartbeat_at)
 
 
@@ -184,6 +185,8 @@ def request_resume(session: Session, job: Job, *, ring: bool = False) -> Job:
         )
     job.pause_requested_at, job.run_after, job.strikes = None, now(session), 0
     job.progress = None
+    if job.sweep_id is not None:
+        together.line_up(session, job)
     move(session, job, State.QUEUED, "resumed", {})
     owe_bell(session, job, ring=ring)
     session.flush()

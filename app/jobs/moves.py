@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app import outbox
 from app.db import new_id, now
-from app.jobs import log, queue
+from app.jobs import log, queue, together
 from app.jobs.claims import Claim, LeaseLostError
 from app.jobs.states import ENDED, HELD, State, check
 from app.models import Job, Json
@@ -41,6 +41,9 @@ def submit(
     parent_id: str | None = None,
     retry_of: str | None = None,
     checkpoint: Json | None = None,
+    sweep_id: str | None = None,
+    waits_for: str | None = None,
+    estimate: Json | None = None,
 ) -> Job:
     """Queue a new job, and owe its bell when `ring`.
 
@@ -64,6 +67,9 @@ def submit(
         parent_id=parent_id,
         retry_of=retry_of,
         checkpoint=checkpoint,
+        sweep_id=sweep_id,
+        waits_for=waits_for,
+        estimate=estimate,
         attempt=0,
         strikes=0,
         spent_seconds=0.0,
@@ -189,6 +195,9 @@ def move(session: Session, job: Job, state: State, event: str, data: Json) -> St
         job.ended_at = now(session)
     log.append(session, job.id, event, data)
     webhooks.job_moved(session, job)
+    if job.sweep_id is not None:
+        session.flush()
+        together.moved(session, job)
     return state
 
 

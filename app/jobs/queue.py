@@ -3,7 +3,8 @@
 Work of seconds (checks, packaging) goes before trainings. Among trainings every owner gets a turn
 in each round: an owner's n-th waiting job comes behind the n-1 before it and behind what the
 owner has running, so ten jobs of one never make another's first wait for all ten. An owner's own
-jobs go by priority, then by age.
+jobs go by priority, then by age. A sweep's jobs wait until one of them has shown the views to the
+foundation.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ def due(moment: datetime, queues: Sequence[str] | None, kinds: Sequence[str] | N
 
     Columns: `id` and `position`, 1 being the next to claim.
     """
-    where: list[ColumnElement[bool]] = [Job.state == State.QUEUED, Job.run_after <= moment]
+    where: list[ColumnElement[bool]] = [
+        Job.state == State.QUEUED,
+        Job.run_after <= moment,
+        Job.waits_for.is_(None),
+    ]
     if queues is not None:
         where.append(Job.queue.in_(queues))
     if kinds is not None:
@@ -77,11 +82,15 @@ class Standing:
     def place(self, job: Job) -> Place:
         """Where a queued job stands."""
         position = self.positions.get(job.id)
+        if job.waits_for is not None:
+            return Place(None, "sweep")
         return Place(position, _reason(position, served=self.served))
 
     def misses(self, job: Job, seconds: float) -> bool:
-        """Whether a queued job has become due in the `seconds` since."""
-        return self.moment < job.run_after <= self.moment + timedelta(seconds=seconds)
+        """Whether a queued job has become due in the `seconds` since, or was let go."""
+        if job.run_after <= self.moment:
+            return job.waits_for is None and job.id not in self.positions
+        return job.run_after <= self.moment + timedelta(seconds=seconds)
 
 
 def standing(

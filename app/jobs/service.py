@@ -6,33 +6,22 @@ Every function works in the caller's transaction; the ledger alone changes state
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import audit, deletion
-from app.errors import (
-    ConflictError,
-    DatasetNotReadyError,
-    ErrorItem,
-    InvalidError,
-    NotFoundError,
-    UnknownModelError,
-)
-from app.jobs import ledger, log, moves, queue
+from app.errors import ConflictError, NotFoundError
+from app.jobs import ledger, log, moves, queue, together
 from app.jobs.dependants import packaging
 from app.jobs.idempotency import Idempotency
 from app.jobs.queue import Place
 from app.jobs.states import ENDED, State
-from app.models import Dataset, Event, Job, Student
+from app.models import Event, Job, Json, Student
 from app.settings import DEFAULT_QUEUE, Settings
-from tdmr import catalog, errors
 from tdmr.config import JobSpec
 
 KIND = "distil"
-ROLES: tuple[Literal["foundation", "student"], ...] = ("foundation", "student")
 
 
 @dataclass(frozen=True)
@@ -64,18 +53,18 @@ def create(
     idempotency: Idempotency,
     settings: Settings,
     retry_of: Job | None = None,
+    sweep_id: str | None = None,
+    waits_for: str | None = None,
+    estimate: Json | None = None,
 ) -> View:
     """Queue a distillation; as a retry it goes on from the other's checkpoint where that fits.
 
-    Raises UnknownModelError, InvalidError for a queue that there isn't or a dataset that isn't
-    the owner's, and DatasetNotReadyError.
+    Nothing is checked here: see `app.plans.orders`.
     """
-    _check_models(spec)
-    _check_queue(terms.queue, settings)
-    _check_dataset(session, owner, dataset_id)
     content = spec.model_dump(mode="json")
     # Another order is another training: its steps can't be gone on from.
     same = retry_of is not None and retry_of.spec == content
+    checkpoint = retry_of.checkpoint if retry_of and same else None
     job = moves.submit(
         session,
         owner=owner,
@@ -91,75 +80,15 @@ def create(
         priority=terms.priority,
         max_seconds=terms.max_seconds,
         retry_of=retry_of.id if retry_of else None,
-        checkpoint=retry_of.checkpoint if retry_of and same else None,
+        checkpoint=checkpoint,
+        sweep_id=retry_of.sweep_id if retry_of else sweep_id,
+        waits_for=waits_for,
+        estimate=estimate if checkpoint is None else None,  # what is left of it nobody knows
     )
+    if retry_of is not None and job.sweep_id is not None:
+        together.line_up(session, job)
     audit.about(session, "job", job.id, **({"retry_of": retry_of.id} if retry_of else {}))
     return _view(session, job, None, settings)
-
-
-def _check_queue(name: str, settings: Settings) -> None:
-    if name not in settings.queues:
-        raise InvalidError(
-            f"There is no queue {name!r}.",
-            [
-                ErrorItem(
-                    pointer="/queue",
-                    code="unknown_queue",
-                    detail="Name one of this service's queues, or leave it out.",
-                    allowed=list(settings.queues),
-                )
-            ],
-        )
-
-
-def _check_models(spec: JobSpec) -> None:
-    items = [item for role in ROLES if (item := _unknown(getattr(spec, role), role))]
-    if items:
-        raise UnknownModelError(" ".join(item.detail for item in items), items)
-
-
-def _unknown(name: str, role: Literal["foundation", "student"]) -> ErrorItem | None:
-    """What is wrong with a model's name. Only names of the catalog are taken, never paths."""
-    try:
-        catalog.require(name, role)
-    except errors.UnknownModelError as error:
-        near = get_close_matches(name.partition(".")[0], catalog.names(role), n=5, cutoff=0.5)
-        return ErrorItem(
-            pointer=f"/{role}",
-            code=errors.UnknownModelError.code,
-            detail=str(error),
-            allowed=near or [entry.name for entry in catalog.entries(role)],
-        )
-    return None
-
-
-def _check_dataset(session: Session, owner: str, dataset_id: str) -> None:
-    dataset = session.scalars(
-        select(Dataset)
-        .where(Dataset.id == dataset_id, Dataset.owner == owner, Dataset.deleted_at.is_(None))
-        .with_for_update(read=True)  # it isn't deleted before the job is there
-    ).one_or_none()
-    if dataset is None:
-        raise InvalidError(
-            "You have no such dataset.",
-            [
-                ErrorItem(
-                    pointer="/dataset_id",
-                    code="unknown_dataset",
-                    detail="Take the id of one of your datasets: GET /v1/datasets lists them.",
-                )
-            ],
-        )
-    if dataset.status == "processing":
-        raise DatasetNotReadyError(
-            f"The dataset is still processing. Ask GET /v1/datasets/{dataset_id} until it's ready.",
-            headers={"Retry-After": "2"},
-        )
-    if dataset.status != "ready":
-        raise DatasetNotReadyError(
-            f"The dataset is {dataset.status}. GET /v1/datasets/{dataset_id} lists the findings; "
-            "fix them and upload it again."
-        )
 
 
 def get(session: Session, owner: str, job_id: str, settings: Settings) -> View:

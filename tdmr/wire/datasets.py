@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tdmr.jobdir import Stage
 from tdmr.wire.base import Moment, Out
 from tdmr.wire.jobs import Status
-
-Severity = Literal["error", "warning"]
+from tdmr.wire.plans import Severity
 
 
 class Finding(BaseModel):

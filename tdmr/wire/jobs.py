@@ -10,11 +10,12 @@ from tdmr.config import Baseline, DistillOptions
 from tdmr.errors import Failure
 from tdmr.jobdir import Stage
 from tdmr.wire.base import Moment, Out
+from tdmr.wire.plans import JobEstimate
 
 Status = Literal[
     "queued", "running", "pausing", "paused", "packaging", "succeeded", "failed", "cancelled"
 ]
-WaitingReason = Literal["next", "behind_others", "backing_off", "no_worker"]
+WaitingReason = Literal["next", "behind_others", "backing_off", "no_worker", "sweep"]
 
 
 class Budget(BaseModel):
@@ -65,6 +66,8 @@ class JobOut(Out):
     student_id: str | None
     partial: bool | None = Field(description="Whether the student's training ended early.")
     retry_of: str | None
+    sweep_id: str | None = Field(description="The sweep that it was ordered with.")
+    estimate: JobEstimate | None = Field(description="Made when it was ordered; null: it wasn't.")
     created_at: Moment
     started_at: Moment | None
     ended_at: Moment | None

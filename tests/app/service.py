@@ -120,6 +120,17 @@ class Service:
         found: dict[str, Any] = response.json()
         return found
 
+    def sweep(self, **more: Any) -> dict[str, Any]:
+        """A sweep of two students."""
+        if "dataset_id" not in more:
+            more["dataset_id"] = self.dataset()["id"]
+        students = ["test_resnet", "resnet18"]
+        order = {"foundation": MODELS["foundation"], "students": students, **more}
+        response = self.client.post("/v1/sweeps", json=order)
+        assert response.status_code == 201, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
     def key(self, **more: Any) -> dict[str, Any]:
         """A new key, with its token."""
         order = {"name": "made", "scopes": ["jobs:read"], "expires_at": None, **more}

@@ -21,6 +21,7 @@ from app.webhooks import events
 from app.webhooks.tables import WebhookEndpoint
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+BEFORE_PLANS = "0007"
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 NEW = {
     "queue": "default",
@@ -33,6 +34,10 @@ NEW = {
     "pause_requested_at": None,
     "checkpoint": None,
     "furthest": None,
+    "sweep_id": None,
+    "waits_for": None,
+    "estimate": None,
+    "estimate_error": None,
 }
 KEPT = {"deleted_at": None, "kept_until": None}
 
@@ -412,7 +417,7 @@ def test_the_seventh_version_refuses_what_cant_be(
 
 def test_the_ninth_version_adds_deletion_and_can_be_taken_back(any_url: str) -> None:
     fill(any_url)
-    migrate.upgrade(any_url, "0006")
+    migrate.upgrade(any_url, "0008")
     before = dump(any_url)
     migrate.upgrade(any_url, "0009")
     database = Database(any_url)
@@ -422,9 +427,24 @@ def test_the_ninth_version_adds_deletion_and_can_be_taken_back(any_url: str) -> 
             assert [(row.deleted_at, row.kept_until) for row in rows] == [(None, None)] * len(rows)
         session.execute(update(Dataset).values(deleted_at=MOMENT))  # and freed
     database.close()
-    migrate.downgrade(any_url, "0006")
+    migrate.downgrade(any_url, "0008")
     after = dump(any_url)
     assert {row.pop("status") for row in after["datasets"]} == {"invalid"}
     for row in before["datasets"]:
         del row["status"]
     assert after == before
+
+
+def test_the_eighth_version_adds_plans_and_can_be_taken_back(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, BEFORE_PLANS)
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0008")
+    after = dump(any_url)
+    assert (after.pop("throughputs"), after.pop("sweeps")) == ([], [])
+    added = ("sweep_id", "waits_for", "estimate", "estimate_error")
+    assert all(job.pop(name) is None for job in after["jobs"] for name in added)
+    assert all(worker.pop("memory_bytes") is None for worker in after["workers"])
+    assert after | {"alembic_version": []} == before | {"alembic_version": []}
+    migrate.downgrade(any_url, BEFORE_PLANS)
+    assert dump(any_url) == before

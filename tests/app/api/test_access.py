@@ -51,6 +51,7 @@ def path_of(path: str, service: Service) -> str:
         "dataset_id": lambda: service.dataset()["id"],
         "job_id": lambda: service.job()["id"],
         "student_id": lambda: service.student()["id"],
+        "sweep_id": lambda: service.sweep()["id"],
         "key_id": lambda: service.key()["id"],
         "upload_id": lambda: service.begun(1000),
         "name": lambda: "config.json",

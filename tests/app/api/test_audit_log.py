@@ -35,12 +35,19 @@ MAKING: dict[str, Callable[[Service], dict[str, Any]]] = {
     "create_dataset": lambda _: {"content": GOOD, "headers": ZIP},
     "create_upload": lambda _: {"headers": {"Tus-Resumable": "1.0.0", "Upload-Length": "9"}},
     "create_job": lambda service: {"json": service.order()},
+    "create_sweep": lambda service: {
+        "json": {
+            "dataset_id": service.dataset()["id"],
+            "foundation": "letters_vit",
+            "students": ["test_resnet", "resnet18"],
+        }
+    },
     "create_api_key": lambda _: {
         "json": {"name": "ci", "scopes": ["jobs:read"], "expires_at": None}
     },
     "create_webhook_endpoint": lambda _: {"json": {"url": "https://1.1.1.1/hook"}},
 }
-SUBJECTS = ("dataset", "upload", "job", "key", "endpoint", "delivery", "student")
+SUBJECTS = ("dataset", "upload", "job", "key", "endpoint", "delivery", "student", "sweep")
 CHANGES_NOTHING = {"predict"}
 PIECES = {"append_to_upload"}  # noted when it makes the dataset: tested below
 NOTED = [each for each in UNSAFE if each[2] not in CHANGES_NOTHING | PIECES]

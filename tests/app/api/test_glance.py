@@ -17,7 +17,7 @@ from app.api.jobs import rendered
 from app.db import Database, now
 from app.errors import GoneError, NotFoundError, UnauthorizedError
 from app.jobs import ledger, service
-from app.models import ApiKey
+from app.models import ApiKey, Job
 from app.settings import Settings
 from tdmr.config import JobSpec
 from tdmr.errors import Failure
@@ -55,6 +55,18 @@ def viewer(any_database: Database, settings: Settings) -> Iterator[Viewer]:
     found = Viewer(any_database, settings)
     yield found
     found.glances.close()
+
+
+def test_whoever_is_let_go_has_a_place_at_once(viewer: Viewer) -> None:
+    (first,) = viewer.submit()
+    given = {"owner": "ana", "spec": SPEC, "sweep_id": "swp_1", "waits_for": first}
+    (second,) = steps.submit(viewer.database, **given)
+    with viewer.database.write() as session:
+        session.get_one(Job, first).sweep_id = "swp_1"
+    assert b'"waiting_reason":"sweep"' in viewer.look(second).body
+    steps.ask(viewer.database, ledger.request_cancel, first)
+    assert viewer.look(second).body == viewer.long_look(second)
+    assert b'"queue_position":1' in viewer.look(second).body
 
 
 def test_it_says_what_a_long_look_says(viewer: Viewer) -> None:

@@ -1,0 +1,1 @@
+"""What an order would find, cost and bring: checks, estimates, and sweeps of many students."""
