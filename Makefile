@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve key test check format bench-digits bench-audit bench-cost bench-intake bench-server bench-transfer bench-upload storm fuzz foundation catalog lock clean
+.PHONY: help demo serve key test check format bench-digits bench-audit bench-cost bench-intake bench-server bench-transfer bench-upload storm fuzz foundation catalog openapi lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -69,8 +69,9 @@ bench-server: $(READY) ## What asking for a job costs beside an empty route; 500
 bench-upload: $(READY) ## The server's memory under a large upload and download (GIGABYTES=20), and 200 cuts
 	$(BIN)/python -m benchmarks.uploads $(if $(GIGABYTES),--gigabytes $(GIGABYTES)) $(ARGS)
 
-fuzz: $(READY) ## Hostile uploads, 10,000 of them; the ledger's state machine, long; uploads cut 200 times (FAST=1)
+fuzz: $(READY) ## 10,000 hostile uploads; 100,000 requests; the ledger's state machine; uploads cut (FAST=1)
 	$(BIN)/python -m benchmarks.corpus
+	$(BIN)/python -m benchmarks.contract $(if $(FAST),--cases 5000)
 	$(if $(FAST),,HYPOTHESIS_PROFILE=long) $(BIN)/python -m pytest tests/app/test_ledger_machine.py \
 	  tests/app/test_uploads_cut.py $(ARGS)
 
@@ -79,6 +80,9 @@ foundation: $(READY) ## Pre-train a bundled foundation again (FAMILY=transformer
 
 catalog: $(READY) ## Write the catalog of models again, after a new timm
 	$(BIN)/python scripts/make_catalog.py
+
+openapi: $(READY) ## Write docs/openapi.json anew, after the API has changed
+	$(BIN)/tdmr-server openapi > docs/openapi.json
 
 lock: $(READY) ## Resolve the locked requirements again
 	$(BIN)/python -m pip install --quiet uv

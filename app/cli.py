@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from app import audit, logs, migrate
 from app import serve as serving
 from app.access import keys
 from app.access.scopes import ALL, Scope
+from app.api import docs
 from app.audit import Act
 from app.datasets import resumable
 from app.datasets import service as datasets
@@ -78,6 +80,13 @@ def serve(
     finally:
         for child in children:
             child.stop()
+
+
+@cli.command()
+def openapi() -> None:
+    """Print the API's description, as docs/openapi.json has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        typer.echo(docs.text(create_app(Settings(data_dir=Path(folder)))), nl=False)
 
 
 @keys_cli.command("create")

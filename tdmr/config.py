@@ -5,9 +5,19 @@ Unknown keys are refused everywhere. Loading this module loads no torch.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Iterator
+from types import UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 Baseline = Literal["scratch", "probe", "kd", "kd_online", "fitnet", "simkd", "aft", "rd"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
@@ -22,10 +32,42 @@ FEW_SHOTS = 50  # images per class below which projections are not trained
 ALL_VIEWS, LEAST_VIEWS, MOST_VIEWS = 10_000, 20, 1024
 
 
-class Options(BaseModel):
-    """Base of every option group: immutable, and strict about its keys."""
+class Strict(BaseModel):
+    """Base of what is asked for: refuses unknown names, NaN, and what JSON has another type for."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_own_type(cls, value: object, info: ValidationInfo) -> object:
+        """Neither true nor "1" for 1, as pydantic would have it; 1.0 for 1, as JSON has it."""
+        if isinstance(value, bool | int | float | str) and info.field_name is not None:
+            kinds = {*_kinds(cls.model_fields[info.field_name].annotation)}
+            wanted = {bool} if isinstance(value, bool) else {int, float}
+            if kinds <= _PLAIN and (isinstance(value, str) or not kinds & wanted):
+                names = " or ".join(kind.__name__ for kind in (bool, int, float) if kind in kinds)
+                raise PydanticCustomError("wrong_type", "must be of type {names}", {"names": names})
+        return value
+
+
+_PLAIN: set[object] = {bool, int, float, type(None)}
+
+
+def _kinds(annotation: object) -> Iterator[object]:
+    """The types that an annotation allows, without what else it says of them."""
+    if get_origin(annotation) is Annotated:
+        yield from _kinds(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for each in get_args(annotation):
+            yield from _kinds(each)
+    else:
+        yield annotation
+
+
+class Options(Strict):
+    """Base of every option group: immutable, too."""
+
+    model_config = ConfigDict(frozen=True)
 
 
 class ViewOptions(Options):

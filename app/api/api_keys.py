@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app import audit
@@ -17,10 +17,11 @@ from app.api import pages
 from app.api.core import CallerDep, CoreDep
 from app.api.guard import fails, needs, router
 from app.api.pages import After, Limit
-from app.api.schemas import Number, Printable
+from app.api.schemas import Printable
 from app.db import now
 from app.errors import ConflictError, ErrorItem, ForbiddenError, InvalidError
 from app.models import ApiKey
+from tdmr.config import Strict
 from tdmr.wire.access import ApiKeyMade, ApiKeyOut
 from tdmr.wire.base import Page
 
@@ -36,11 +37,10 @@ def _sensible(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-class ApiKeyIn(BaseModel):
+class ApiKeyIn(Strict):
     """An order for a key."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {
@@ -61,12 +61,12 @@ class ApiKeyIn(BaseModel):
     )
 
 
-class RotateIn(BaseModel):
+class RotateIn(Strict):
     """How to rotate a key."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{}]})
 
-    overlap_seconds: Annotated[int, Number] = Field(
+    overlap_seconds: int = Field(
         DAY, ge=0, le=7 * DAY, description="For so long the old key works beside the new one."
     )
 

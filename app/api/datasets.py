@@ -22,6 +22,7 @@ from app.datasets.service import Checked
 from app.errors import (
     DiskFullError,
     EmptyBodyError,
+    GoneError,
     IdempotencyKeyReusedError,
     NotAnArchiveError,
     QuotaExceededError,
@@ -57,6 +58,7 @@ _BODY = {
 @fails(
     DiskFullError,
     EmptyBodyError,
+    GoneError,
     IdempotencyKeyReusedError,
     NotAnArchiveError,
     QuotaExceededError,
@@ -144,6 +146,7 @@ def list_datasets(
 
 @routes.get("/datasets/{dataset_id}")
 @needs(Scope.DATASETS_READ)
+@fails(GoneError)
 def get_dataset(core: CoreDep, caller: CallerDep, dataset_id: str) -> DatasetOut:
     """A dataset: its classes, its splits, and every finding of its check."""
     with core.database.read() as session:
@@ -152,6 +155,7 @@ def get_dataset(core: CoreDep, caller: CallerDep, dataset_id: str) -> DatasetOut
 
 @routes.get("/datasets/{dataset_id}/report")
 @needs(Scope.DATASETS_READ)
+@fails(GoneError)
 def get_report(core: CoreDep, caller: CallerDep, dataset_id: str) -> ReportOut:
     """Every finding of a dataset's check: what it is, where, how bad, and what to do."""
     with core.database.read() as session:

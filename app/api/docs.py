@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from html import escape
 from typing import Any
 
@@ -100,3 +101,8 @@ def _code(error: type[AppError]) -> str:
         f"<tr id={error.code}><td><code>{error.code}</code><td>{error.status}"
         f"<td>{escape(error.title)}"
     )
+
+
+def text(app: FastAPI) -> str:
+    """The OpenAPI document as the repository keeps it."""
+    return json.dumps(app.openapi(), indent=1, ensure_ascii=False) + "\n"

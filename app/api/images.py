@@ -14,7 +14,7 @@ from app.api.pages import AfterNumber, Limit
 from app.api.schemas import Printable
 from app.datasets import gallery, service
 from app.datasets.gallery import Gallery, Row
-from app.errors import ConflictError, DamagedFileError, NotFoundError
+from app.errors import ConflictError, DamagedFileError, GoneError, NotFoundError
 from app.models import Dataset
 from tdmr.data.index import Split
 from tdmr.wire.base import Page
@@ -37,7 +37,7 @@ FOR_EVER = "private, max-age=31536000, immutable"  # a dataset's version never c
 
 @routes.get("/datasets/{dataset_id}/images")
 @needs(Scope.DATASETS_READ)
-@fails(ConflictError, DamagedFileError)
+@fails(ConflictError, DamagedFileError, GoneError)
 def list_images(
     response: Response,
     core: CoreDep,
@@ -64,7 +64,7 @@ def list_images(
 
 @routes.get("/datasets/{dataset_id}/images/{number}", response_class=Response, responses=_JPEG)
 @needs(Scope.DATASETS_READ)
-@fails(ConflictError, DamagedFileError)
+@fails(ConflictError, DamagedFileError, GoneError)
 def get_thumbnail(core: CoreDep, caller: CallerDep, dataset_id: str, number: Number) -> Response:
     """The thumbnail of one image."""
     with _opened(core, _ready(core, caller.owner, dataset_id)) as opened:

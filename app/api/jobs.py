@@ -27,6 +27,7 @@ from app.errors import (
     BusyError,
     ConflictError,
     DatasetNotReadyError,
+    GoneError,
     IdempotencyKeyReusedError,
     QuotaExceededError,
     UnknownModelError,
@@ -58,7 +59,13 @@ DryRun = Annotated[
     responses={200: {"model": DryRunOut, "description": "A dry run: what there is to say."}},
 )
 @needs(Scope.JOBS_WRITE)
-@fails(DatasetNotReadyError, IdempotencyKeyReusedError, QuotaExceededError, UnknownModelError)
+@fails(
+    DatasetNotReadyError,
+    GoneError,
+    IdempotencyKeyReusedError,
+    QuotaExceededError,
+    UnknownModelError,
+)
 def create_job(
     response: Response,
     core: CoreDep,
@@ -124,6 +131,7 @@ def list_jobs(
     "/jobs/{job_id}", response_model=JobOut, openapi_extra={"parameters": [preferences.PREFER]}
 )
 @needs(Scope.JOBS_READ)
+@fails(GoneError)
 @by_itself
 async def get_job(request: Request, job_id: str) -> Response:
     """A job: its stage, its losses, the time left, and how it ended."""
@@ -182,7 +190,7 @@ async def _wait(
     responses={200: {"content": {streaming.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )
 @needs(Scope.JOBS_READ)
-@fails(BusyError)
+@fails(BusyError, GoneError)
 async def list_events(
     request: Request,
     response: Response,
@@ -220,7 +228,7 @@ def _page_of_events(
 
 @routes.post("/jobs/{job_id}/cancel", status_code=202)
 @needs(Scope.JOBS_WRITE)
-@fails(ConflictError)
+@fails(ConflictError, GoneError)
 def cancel_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
     """Call a job off. A running one is `cancelled` only when its process is gone.
 
@@ -231,7 +239,7 @@ def cancel_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
 
 @routes.post("/jobs/{job_id}/pause", status_code=202)
 @needs(Scope.JOBS_WRITE)
-@fails(ConflictError)
+@fails(ConflictError, GoneError)
 def pause_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
     """Stop a job behind a checkpoint, and free its device until it is resumed."""
     return _change(core, service.pause, caller.owner, job_id)
@@ -239,7 +247,7 @@ def pause_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
 
 @routes.post("/jobs/{job_id}/resume", status_code=202)
 @needs(Scope.JOBS_WRITE)
-@fails(ConflictError)
+@fails(ConflictError, GoneError)
 def resume_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
     """Queue a paused job again; it goes on from its checkpoint."""
     return _change(core, service.resume, caller.owner, job_id)
@@ -250,6 +258,7 @@ def resume_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
 @fails(
     ConflictError,
     DatasetNotReadyError,
+    GoneError,
     IdempotencyKeyReusedError,
     QuotaExceededError,
     UnknownModelError,

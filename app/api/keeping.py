@@ -13,8 +13,9 @@ from fastapi import Query, Response
 from app.access.scopes import Scope
 from app.api import datasets, jobs, students
 from app.api.core import CallerDep, CoreDep
-from app.api.guard import needs, router
+from app.api.guard import fails, needs, router
 from app.datasets import service as dataset_service
+from app.errors import ConflictError, DatasetInUseError, GoneError
 from app.jobs import service as job_service
 from app.students import service as student_service
 from tdmr.wire.datasets import DatasetOut
@@ -28,6 +29,7 @@ Permanently = Annotated[bool, Query(description="Without the time in which it ca
 
 @routes.delete("/datasets/{dataset_id}", status_code=204, response_class=Response)
 @needs(Scope.DATASETS_WRITE)
+@fails(ConflictError, DatasetInUseError, GoneError)
 def delete_dataset(
     core: CoreDep, caller: CallerDep, dataset_id: str, permanently: Permanently = False
 ) -> Response:
@@ -41,6 +43,7 @@ def delete_dataset(
 
 @routes.post("/datasets/{dataset_id}/restore", status_code=202)
 @needs(Scope.DATASETS_WRITE)
+@fails(ConflictError, GoneError)
 def restore_dataset(core: CoreDep, caller: CallerDep, dataset_id: str) -> DatasetOut:
     """Bring a deleted dataset back, while it can be."""
     with core.database.write() as session:
@@ -49,6 +52,7 @@ def restore_dataset(core: CoreDep, caller: CallerDep, dataset_id: str) -> Datase
 
 @routes.delete("/students/{student_id}", status_code=204, response_class=Response)
 @needs(Scope.STUDENTS_WRITE)
+@fails(ConflictError, GoneError)
 def delete_student(
     core: CoreDep, caller: CallerDep, student_id: str, permanently: Permanently = False
 ) -> Response:
@@ -62,6 +66,7 @@ def delete_student(
 
 @routes.post("/students/{student_id}/restore", status_code=202)
 @needs(Scope.STUDENTS_WRITE)
+@fails(ConflictError, GoneError)
 def restore_student(core: CoreDep, caller: CallerDep, student_id: str) -> StudentOut:
     """Bring a deleted student back, while it can be."""
     with core.database.write() as session:
@@ -70,6 +75,7 @@ def restore_student(core: CoreDep, caller: CallerDep, student_id: str) -> Studen
 
 @routes.delete("/jobs/{job_id}", status_code=204, response_class=Response)
 @needs(Scope.JOBS_WRITE)
+@fails(ConflictError, GoneError)
 def delete_job(
     core: CoreDep, caller: CallerDep, job_id: str, permanently: Permanently = False
 ) -> Response:
@@ -81,6 +87,7 @@ def delete_job(
 
 @routes.post("/jobs/{job_id}/restore", status_code=202)
 @needs(Scope.JOBS_WRITE)
+@fails(ConflictError, GoneError)
 def restore_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
     """Bring a deleted job back, while it can be."""
     with core.database.write() as session:

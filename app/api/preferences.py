@@ -16,7 +16,7 @@ PREFER = {
     "in": "header",
     "required": False,
     "schema": {"type": "string"},
-    "example": "wait=30",
+    "example": "wait=5",
     "description": "`wait=SECONDS`, at most 60: with `If-None-Match` the answer waits until "
     "something has changed, without it until the job has ended.",
 }

@@ -6,8 +6,6 @@ import unicodedata
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -19,7 +17,7 @@ from pydantic_core import core_schema
 from app.jobs.service import Terms
 from app.plans.checks import Order
 from app.settings import DEFAULT_QUEUE
-from tdmr.config import Baseline, JobSpec
+from tdmr.config import Baseline, JobSpec, Strict
 from tdmr.wire.jobs import Budget
 
 
@@ -42,13 +40,6 @@ class _Printable:
 Printable = _Printable()
 
 
-def _no_boolean(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("a boolean isn't a number")
-    return value
-
-
-Number = BeforeValidator(_no_boolean)
 MetadataName = Annotated[str, StringConstraints(min_length=1, max_length=64), Printable]
 MetadataValue = Annotated[str, StringConstraints(max_length=500), Printable]
 
@@ -97,11 +88,10 @@ class JobIn(JobSpec):
         return Order(self.dataset_id, self.spec(), self.terms())
 
 
-class RetryIn(BaseModel):
+class RetryIn(Strict):
     """What to change in an order that is retried: a JSON merge patch (RFC 7396)."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"options": {"training": {"batch_size": 16}}}]},
     )
 

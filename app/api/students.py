@@ -13,7 +13,7 @@ from app.api.core import CallerDep, CoreDep
 from app.api.downloads import Download
 from app.api.guard import fails, needs, router
 from app.api.pages import After, Limit
-from app.errors import DamagedFileError, RangeNotSatisfiableError
+from app.errors import DamagedFileError, GoneError, RangeNotSatisfiableError
 from app.models import Student
 from app.students import archive, service
 from tdmr.wire.base import Page
@@ -23,7 +23,9 @@ routes = router()
 
 
 def _bytes(media_type: str) -> dict[int | str, dict[str, Any]]:
-    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    # Of any type, a file may also be JSON.
+    schema = {} if media_type == "*/*" else {"type": "string", "format": "binary"}
+    content = {media_type: {"schema": schema}}
     return {
         200: {"description": "The bytes.", "content": content},
         206: {"description": "The part that the Range header asks for.", "content": content},
@@ -49,6 +51,7 @@ def list_students(
 
 @routes.get("/students/{student_id}")
 @needs(Scope.STUDENTS_READ)
+@fails(GoneError)
 def get_student(core: CoreDep, caller: CallerDep, student_id: str) -> StudentOut:
     """A student: its accuracy with an interval, against each baseline, and its files."""
     return describe(_student(core, caller, student_id))
@@ -69,6 +72,7 @@ def describe(student: Student) -> StudentOut:
 
 @routes.get("/students/{student_id}/files")
 @needs(Scope.STUDENTS_READ)
+@fails(GoneError)
 def list_files(core: CoreDep, caller: CallerDep, student_id: str) -> Page[FileOut]:
     """A student's files, by name."""
     files = _files(_student(core, caller, student_id))
@@ -77,7 +81,7 @@ def list_files(core: CoreDep, caller: CallerDep, student_id: str) -> Page[FileOu
 
 @routes.get("/students/{student_id}/files/{name}", response_class=Response, responses=_bytes("*/*"))
 @needs(Scope.STUDENTS_READ)
-@fails(DamagedFileError, RangeNotSatisfiableError)
+@fails(DamagedFileError, GoneError, RangeNotSatisfiableError)
 def get_file(
     request: Request, core: CoreDep, caller: CallerDep, student_id: str, name: str
 ) -> Response:
@@ -100,7 +104,7 @@ def get_file(
     "/students/{student_id}/archive", response_class=Response, responses=_bytes("application/zip")
 )
 @needs(Scope.STUDENTS_READ)
-@fails(DamagedFileError, RangeNotSatisfiableError)
+@fails(DamagedFileError, GoneError, RangeNotSatisfiableError)
 def get_archive(request: Request, core: CoreDep, caller: CallerDep, student_id: str) -> Response:
     """All files as one zip archive, the same bytes every time."""
     student = _student(core, caller, student_id)

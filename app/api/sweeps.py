@@ -13,9 +13,17 @@ from sqlalchemy.orm import Session
 from app.access.scopes import Scope
 from app.api import idempotency, pages
 from app.api.core import CallerDep, CoreDep
-from app.api.guard import needs, router
+from app.api.guard import fails, needs, router
 from app.api.pages import After, Limit
 from app.api.schemas import MetadataName, MetadataValue, Printable
+from app.errors import (
+    ConflictError,
+    DatasetNotReadyError,
+    GoneError,
+    IdempotencyKeyReusedError,
+    QuotaExceededError,
+    UnknownModelError,
+)
 from app.jobs.service import Terms
 from app.jobs.states import ENDED
 from app.models import Job
@@ -89,6 +97,13 @@ class SweepIn(Options):
 
 @routes.post("/sweeps", status_code=201)
 @needs(Scope.JOBS_WRITE)
+@fails(
+    DatasetNotReadyError,
+    GoneError,
+    IdempotencyKeyReusedError,
+    QuotaExceededError,
+    UnknownModelError,
+)
 def create_sweep(
     response: Response,
     core: CoreDep,
@@ -148,6 +163,7 @@ def get_sweep(core: CoreDep, caller: CallerDep, sweep_id: str) -> SweepOut:
 
 @routes.post("/sweeps/{sweep_id}/cancel", status_code=202)
 @needs(Scope.JOBS_WRITE)
+@fails(ConflictError)
 def cancel_sweep(core: CoreDep, caller: CallerDep, sweep_id: str) -> SweepOut:
     """Call off every job of a sweep that goes on, as `POST /v1/jobs/{id}/cancel` does each."""
     with core.database.write() as session:

@@ -6,7 +6,7 @@ import json
 from typing import Annotated, Any
 
 from fastapi import Query, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -27,6 +27,7 @@ from app.jobs.idempotency import Idempotency
 from app.webhooks import service
 from app.webhooks.addresses import MAX_URL, RefusedError
 from app.webhooks.tables import WebhookDelivery, WebhookEndpoint
+from tdmr.config import Strict
 from tdmr.wire.base import Page
 from tdmr.wire.webhooks import (
     DeliveryOut,
@@ -50,11 +51,10 @@ Events = Annotated[
 ]
 
 
-class WebhookEndpointIn(BaseModel):
+class WebhookEndpointIn(Strict):
     """An address to be told of events."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"url": "https://hooks.example.com/tdmr", "events": ["job.succeeded", "job.failed"]}
@@ -67,10 +67,10 @@ class WebhookEndpointIn(BaseModel):
     description: Description = ""
 
 
-class WebhookEndpointPatch(BaseModel):
+class WebhookEndpointPatch(Strict):
     """What to change of an endpoint; what is left out stays."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"enabled": True}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"enabled": True}]})
 
     # Factories, because a default would be part of the API's description.
     url: Url = Field(default_factory=str)

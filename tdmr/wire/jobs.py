@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from tdmr.config import Baseline, DistillOptions
+from tdmr.config import Baseline, DistillOptions, Strict
 from tdmr.errors import Failure
 from tdmr.jobdir import Stage
 from tdmr.wire.base import Moment, Out
@@ -18,10 +18,8 @@ Status = Literal[
 WaitingReason = Literal["next", "behind_others", "backing_off", "no_worker", "sweep"]
 
 
-class Budget(BaseModel):
+class Budget(Strict):
     """What a job may use up at most."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     max_seconds: float = Field(
         gt=0,

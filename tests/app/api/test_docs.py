@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app.api import description
+from app.api import description, docs
 from app.api.guard import GuardedRoute
 from app.api.problems import Problem
 from app.datasets import formats
@@ -87,6 +88,11 @@ def test_what_is_made_leads_to_what_can_be_done_with_it(document: dict[str, Any]
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     references = set(re.findall(r"'#/components/schemas/([^']+)'", str(document)))
     assert references <= set(document["components"]["schemas"])
+
+
+def test_the_file_in_the_repository_is_the_document(app: FastAPI) -> None:
+    kept = Path(__file__).parents[3] / "docs" / "openapi.json"
+    assert kept.read_text() == docs.text(app), "run `make openapi`, and look at the difference"
 
 
 def test_an_upload_is_described_as_an_archive(document: dict[str, Any]) -> None:

@@ -118,7 +118,7 @@ BODIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown-field": ({"colour": 1}, "/colour", "unknown_field"),
     "unknown-option": ({"options": {"sed": 1}}, "/options/sed", "unknown_field"),
     "unknown-deep": ({"options": {"views": {"a/b~": 1}}}, "/options/views/a~1b~0", "unknown_field"),
-    "wrong-type": ({"options": {"seed": "x"}}, "/options/seed", "int_parsing"),
+    "wrong-type": ({"options": {"seed": "x"}}, "/options/seed", "wrong_type"),
     "out-of-range": (
         {"options": {"views": {"count": 0}}},
         "/options/views/count",

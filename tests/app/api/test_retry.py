@@ -122,7 +122,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         {"options": {"training": {"batch_size": 1}}},
         *("/options/training/batch_size", "greater_than_equal"),
     ),
-    "type": ({"options": {"seed": "x"}}, "/options/seed", "int_parsing"),
+    "type": ({"options": {"seed": "x"}}, "/options/seed", "wrong_type"),
     "unknown": ({"options": {"training": {"bs": 1}}}, "/options/training/bs", "unknown_field"),
     "whole": ({"options": {"views": 5}}, "/options/views", "model_type"),
     "together": (
