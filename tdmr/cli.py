@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from tdmr.commands import account, bench, datasets, distill, jobs, models, process, students
+from tdmr.commands import account, bench, datasets, distill, jobs, models, process, students, sweeps
 from tdmr.commands.shared import ENDINGS
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -20,7 +20,8 @@ def main() -> None:
     """
 
 
-for group, name in ((datasets, "datasets"), (jobs, "jobs"), (students, "students")):
+GROUPS = {"datasets": datasets, "jobs": jobs, "sweeps": sweeps, "students": students}
+for name, group in GROUPS.items():
     app.add_typer(group.app, name=name, epilog=ENDINGS)
 app.add_typer(models.app, name="models", epilog=ENDINGS)
 SHOWN: tuple[Callable[..., None], ...] = (

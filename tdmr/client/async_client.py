@@ -23,7 +23,9 @@ from tdmr.config import DEFAULT_BASELINES, DistillOptions
 from tdmr.wire.datasets import DatasetSummary, ReportOut
 from tdmr.wire.jobs import EventOut
 from tdmr.wire.models import ModelOut, RecommendationsOut
+from tdmr.wire.plans import DryRunOut, EstimatesOut
 from tdmr.wire.students import PredictionOut, PredictionsOut, StudentSummary
+from tdmr.wire.sweeps import SweepOut, SweepSummary
 
 T = TypeVar("T")
 
@@ -147,6 +149,25 @@ class AsyncClient:
         )
         return await self._ask(call, self._job)
 
+    async def check(
+        self,
+        dataset_id: str,
+        foundation: str,
+        student: str,
+        *,
+        options: DistillOptions | Mapping[str, Any] | None = None,
+        max_seconds: float | None = None,
+        **more: Any,
+    ) -> DryRunOut:
+        """What would become of an order: everything wrong with it, and an estimate.
+
+        `more` is as `submit` takes it. Nothing is stored.
+        """
+        call = calls.submit(
+            dataset_id, foundation, student, options=options, max_seconds=max_seconds, **more
+        )
+        return await self._ask(call.having(params={"dry_run": "true"}), partial(read, DryRunOut))
+
     def jobs(self, status: str | None = None) -> AsyncIterator[AsyncJob]:
         """Your jobs, the newest first, those in one state or all."""
         return self._each(calls.get("jobs", status=status), self._job)
@@ -232,8 +253,71 @@ class AsyncClient:
             downloads.download(found, Path(folder), on_progress, patience)
         )
 
+    async def submit_sweep(
+        self,
+        dataset_id: str,
+        foundation: str,
+        students: Iterable[str],
+        *,
+        options: DistillOptions | Mapping[str, Any] | None = None,
+        max_seconds: float | None = None,
+        **more: Any,
+    ) -> SweepOut:
+        """Order many students of one foundation, which sees the images once for all of them.
+
+        `more` is `name`, and what `submit` takes: `baselines`, `priority`, `queue`, `metadata`.
+        """
+        call = calls.submit_sweep(
+            dataset_id, foundation, students, options=options, max_seconds=max_seconds, **more
+        )
+        return await self._ask(call, partial(read, SweepOut))
+
+    def sweeps(self) -> AsyncIterator[SweepSummary]:
+        """Your sweeps, the newest first."""
+        return self._each(calls.get("sweeps"), partial(read, SweepSummary))
+
+    async def sweep(self, sweep_id: str) -> SweepOut:
+        """A sweep: its jobs, and the Pareto table of what has come of them."""
+        return await self._ask(calls.get("sweeps", sweep_id), partial(read, SweepOut))
+
+    async def cancel_sweep(self, sweep_id: str) -> SweepOut:
+        """Call off whatever of a sweep hasn't ended."""
+        return await self._ask(calls.cancel_sweep(sweep_id), partial(read, SweepOut))
+
+    async def estimates(self) -> EstimatesOut:
+        """How good the estimates of your newest jobs were."""
+        return await self._ask(calls.get("estimates"), partial(read, EstimatesOut))
+
+    async def delete_dataset(self, dataset_id: str, *, permanently: bool = False) -> None:
+        """Delete a dataset that no job needs; for a while it can be restored."""
+        await self._ask(calls.delete("datasets", dataset_id, permanently), _nothing)
+
+    async def restore_dataset(self, dataset_id: str) -> AsyncDataset:
+        """Bring a deleted dataset back."""
+        return await self._ask(calls.restore("datasets", dataset_id), self._dataset)
+
+    async def delete_job(self, job_id: str, *, permanently: bool = False) -> None:
+        """Delete a job that has ended; for a while it can be restored."""
+        await self._ask(calls.delete("jobs", job_id, permanently), _nothing)
+
+    async def restore_job(self, job_id: str) -> AsyncJob:
+        """Bring a deleted job back."""
+        return await self._ask(calls.restore("jobs", job_id), self._job)
+
+    async def delete_student(self, student_id: str, *, permanently: bool = False) -> None:
+        """Delete a student and its files; for a while it can be restored."""
+        await self._ask(calls.delete("students", student_id, permanently), _nothing)
+
+    async def restore_student(self, student_id: str) -> AsyncStudent:
+        """Bring a deleted student back."""
+        return await self._ask(calls.restore("students", student_id), self._student)
+
     async def _ask(self, call: Call, parse: Parse[T]) -> T:
         return await self._driver.run(steps.ask(call, parse, self._patience))
 
     def _each(self, call: Call, parse: Parse[T]) -> AsyncIterator[T]:
         return self._driver.each(steps.pages(call, parse, self._patience))
+
+
+def _nothing(_: Any) -> None:
+    """What an answer without a body says."""

@@ -24,6 +24,7 @@ IMAGES = 16  # in one request for predictions: the server's default
 FINISH_SECONDS = 600.0  # a whole upload is read again before the answer to its last piece comes
 
 Act = Literal["cancel", "pause", "resume"]
+Kind = Literal["datasets", "jobs", "students"]
 
 
 class FilePart(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -63,7 +64,7 @@ class Call:
     @property
     def repeatable(self) -> bool:
         """Whether sending it twice does no more than sending it once."""
-        return self.only_reads or self.method in SAFE or KEY in self.headers
+        return self.only_reads or self.method in (*SAFE, "DELETE") or KEY in self.headers
 
     def having(
         self,
@@ -160,9 +161,45 @@ def submit(
     return Call("POST", _path("jobs"), headers=_new_key(), json=body)
 
 
+def submit_sweep(
+    dataset_id: str,
+    foundation: str,
+    students: Iterable[str],
+    *,
+    options: DistillOptions | Mapping[str, Any] | None,
+    max_seconds: float | None,
+    **more: Any,
+) -> Call:
+    """POST /v1/sweeps. What is None in `more` is left to the server."""
+    body = {
+        "dataset_id": dataset_id,
+        "foundation": foundation,
+        "students": list(students),
+        "options": _options(options),
+        "budget": None if max_seconds is None else {"max_seconds": max_seconds},
+        **{name: value for name, value in more.items() if value is not None},
+    }
+    return Call("POST", _path("sweeps"), headers=_new_key(), json=body)
+
+
+def delete(kind: Kind, thing_id: str, permanently: bool) -> Call:
+    """DELETE /v1/{kind}/{id}."""
+    return Call("DELETE", _path(kind, thing_id), {"permanently": "true" if permanently else None})
+
+
+def restore(kind: Kind, thing_id: str) -> Call:
+    """POST /v1/{kind}/{id}/restore."""
+    return Call("POST", _path(kind, thing_id, "restore"))
+
+
 def act(job_id: str, what: Act) -> Call:
     """POST /v1/jobs/{id}/cancel, pause or resume."""
     return Call("POST", _path("jobs", job_id, what))
+
+
+def cancel_sweep(sweep_id: str) -> Call:
+    """POST /v1/sweeps/{id}/cancel."""
+    return Call("POST", _path("sweeps", sweep_id, "cancel"))
 
 
 def retry(job_id: str, changes: Mapping[str, Any]) -> Call:

@@ -98,10 +98,10 @@ def answer(call: Call, patience: float) -> Steps[httpx.Response]:
 
 
 def ask(call: Call, parse: Parse[T], patience: float) -> Steps[T]:
-    """The answer's JSON, parsed."""
+    """The answer's JSON, parsed; None where it has no body."""
     response = yield from answer(call, patience)
     with expected(response):
-        return parse(response.json())
+        return parse(response.json() if response.content else None)
 
 
 def pages(call: Call, parse: Parse[T], patience: float) -> Steps[None]:

@@ -23,7 +23,9 @@ from tdmr.config import DEFAULT_BASELINES, DistillOptions
 from tdmr.wire.datasets import DatasetSummary, ReportOut
 from tdmr.wire.jobs import EventOut
 from tdmr.wire.models import ModelOut, RecommendationsOut
+from tdmr.wire.plans import DryRunOut, EstimatesOut
 from tdmr.wire.students import PredictionOut, PredictionsOut, StudentSummary
+from tdmr.wire.sweeps import SweepOut, SweepSummary
 
 T = TypeVar("T")
 
@@ -153,6 +155,25 @@ class Client:
         )
         return self._ask(call, self._job)
 
+    def check(
+        self,
+        dataset_id: str,
+        foundation: str,
+        student: str,
+        *,
+        options: DistillOptions | Mapping[str, Any] | None = None,
+        max_seconds: float | None = None,
+        **more: Any,
+    ) -> DryRunOut:
+        """What would become of an order: everything wrong with it, and an estimate.
+
+        `more` is as `submit` takes it. Nothing is stored.
+        """
+        call = calls.submit(
+            dataset_id, foundation, student, options=options, max_seconds=max_seconds, **more
+        )
+        return self._ask(call.having(params={"dry_run": "true"}), partial(read, DryRunOut))
+
     def jobs(self, status: str | None = None) -> Iterator[Job]:
         """Your jobs, the newest first, those in one state or all."""
         return self._each(calls.get("jobs", status=status), self._job)
@@ -239,8 +260,71 @@ class Client:
         found = self.student(student_id)
         return self._driver.run(downloads.download(found, Path(folder), on_progress, patience))
 
+    def submit_sweep(
+        self,
+        dataset_id: str,
+        foundation: str,
+        students: Iterable[str],
+        *,
+        options: DistillOptions | Mapping[str, Any] | None = None,
+        max_seconds: float | None = None,
+        **more: Any,
+    ) -> SweepOut:
+        """Order many students of one foundation, which sees the images once for all of them.
+
+        `more` is `name`, and what `submit` takes: `baselines`, `priority`, `queue`, `metadata`.
+        """
+        call = calls.submit_sweep(
+            dataset_id, foundation, students, options=options, max_seconds=max_seconds, **more
+        )
+        return self._ask(call, partial(read, SweepOut))
+
+    def sweeps(self) -> Iterator[SweepSummary]:
+        """Your sweeps, the newest first."""
+        return self._each(calls.get("sweeps"), partial(read, SweepSummary))
+
+    def sweep(self, sweep_id: str) -> SweepOut:
+        """A sweep: its jobs, and the Pareto table of what has come of them."""
+        return self._ask(calls.get("sweeps", sweep_id), partial(read, SweepOut))
+
+    def cancel_sweep(self, sweep_id: str) -> SweepOut:
+        """Call off whatever of a sweep hasn't ended."""
+        return self._ask(calls.cancel_sweep(sweep_id), partial(read, SweepOut))
+
+    def estimates(self) -> EstimatesOut:
+        """How good the estimates of your newest jobs were."""
+        return self._ask(calls.get("estimates"), partial(read, EstimatesOut))
+
+    def delete_dataset(self, dataset_id: str, *, permanently: bool = False) -> None:
+        """Delete a dataset that no job needs; for a while it can be restored."""
+        self._ask(calls.delete("datasets", dataset_id, permanently), _nothing)
+
+    def restore_dataset(self, dataset_id: str) -> Dataset:
+        """Bring a deleted dataset back."""
+        return self._ask(calls.restore("datasets", dataset_id), self._dataset)
+
+    def delete_job(self, job_id: str, *, permanently: bool = False) -> None:
+        """Delete a job that has ended; for a while it can be restored."""
+        self._ask(calls.delete("jobs", job_id, permanently), _nothing)
+
+    def restore_job(self, job_id: str) -> Job:
+        """Bring a deleted job back."""
+        return self._ask(calls.restore("jobs", job_id), self._job)
+
+    def delete_student(self, student_id: str, *, permanently: bool = False) -> None:
+        """Delete a student and its files; for a while it can be restored."""
+        self._ask(calls.delete("students", student_id, permanently), _nothing)
+
+    def restore_student(self, student_id: str) -> Student:
+        """Bring a deleted student back."""
+        return self._ask(calls.restore("students", student_id), self._student)
+
     def _ask(self, call: Call, parse: Parse[T]) -> T:
         return self._driver.run(steps.ask(call, parse, self._patience))
 
     def _each(self, call: Call, parse: Parse[T]) -> Iterator[T]:
         return self._driver.each(steps.pages(call, parse, self._patience))
+
+
+def _nothing(_: Any) -> None:
+    """What an answer without a body says."""

@@ -13,7 +13,9 @@ from tdmr.commands.shared import (
     WRONG_USE,
     AsJson,
     Limit,
+    Permanently,
     connected,
+    deleted,
     document,
     facts,
     fail,
@@ -101,6 +103,23 @@ def report(dataset_id: DatasetId, as_json: AsJson = False) -> None:
             typer.echo(f"{dataset_id} is {found.status}; nothing was found.")
     if found.status == "invalid":
         raise typer.Exit(ENDED_BADLY)
+
+
+@app.command()
+def delete(
+    dataset_id: DatasetId, permanently: Permanently = False, as_json: AsJson = False
+) -> None:
+    """Delete a dataset that no job needs; for a while `restore` brings it back."""
+    with connected() as client:
+        client.delete_dataset(dataset_id, permanently=permanently)
+    deleted(dataset_id, as_json)
+
+
+@app.command()
+def restore(dataset_id: DatasetId, as_json: AsJson = False) -> None:
+    """Bring a deleted dataset back."""
+    with connected() as client:
+        _show(client.restore_dataset(dataset_id), as_json)
 
 
 def _show(found: Dataset, as_json: bool) -> None:

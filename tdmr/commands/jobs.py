@@ -11,11 +11,14 @@ from tdmr.commands.shared import (
     ENDED_BADLY,
     INTERRUPTED,
     PATIENCE,
+    REFUSED,
     AsJson,
     Limit,
     Options,
+    Permanently,
     Single,
     connected,
+    deleted,
     document,
     facts,
     line,
@@ -27,6 +30,7 @@ from tdmr.commands.shared import (
 if TYPE_CHECKING:
     from tdmr.client import Job
     from tdmr.wire.jobs import EventOut
+    from tdmr.wire.plans import DryRunOut
 
 app = typer.Typer(
     no_args_is_help=True, help="Order students, watch them being made, stop and go on."
@@ -55,6 +59,7 @@ def submit(
     priority: Priority = None,
     queue: Queue = None,
     watch: Watch = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would come.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Order a student.
@@ -64,17 +69,12 @@ def submit(
     """
     more: dict[str, Any] = {} if baseline is None else {"baselines": baseline}
     asked = options_of(options, option)
+    more |= {"max_seconds": max_seconds, "priority": priority, "queue": queue}
     with connected(WATCH_PATIENCE if watch else PATIENCE) as client:
-        job = client.submit(
-            dataset,
-            foundation,
-            student,
-            options=asked,
-            max_seconds=max_seconds,
-            priority=priority,
-            queue=queue,
-            **more,
-        )
+        if dry_run:
+            _foresee(client.check(dataset, foundation, student, options=asked, **more), as_json)
+            return
+        job = client.submit(dataset, foundation, student, options=asked, **more)
         _ordered(job, watch, as_json)
 
 
@@ -177,11 +177,48 @@ def resume(job_id: JobId, as_json: AsJson = False) -> None:
         _print(client.resume(job_id), as_json)
 
 
+@app.command()
+def delete(job_id: JobId, permanently: Permanently = False, as_json: AsJson = False) -> None:
+    """Delete a job that has ended; for a while `restore` brings it back."""
+    with connected() as client:
+        client.delete_job(job_id, permanently=permanently)
+    deleted(job_id, as_json)
+
+
+@app.command()
+def restore(job_id: JobId, as_json: AsJson = False) -> None:
+    """Bring a deleted job back."""
+    with connected() as client:
+        _print(client.restore_job(job_id), as_json)
+
+
 def _ordered(job: Job, watch: bool, as_json: bool) -> None:
     if watch:
         _watch(job, as_json)
     else:
         _print(job, as_json)
+
+
+def _foresee(found: DryRunOut, as_json: bool) -> None:
+    """Print what would become of an order, and end with the code that it would end with."""
+    if as_json:
+        document(found)
+    else:
+        for each in found.findings:
+            typer.echo(f"{each.severity}: {each.pointer} {plain(each.detail)} {plain(each.advice)}")
+        estimate = found.estimate
+        if estimate is not None and estimate.seconds is not None:
+            typer.echo(
+                f"about {estimate.seconds:.0f} s of work ({estimate.low:.0f} to "
+                f"{estimate.high:.0f}), {estimate.foundation_forwards:,} foundation forwards"
+            )
+        elif estimate is not None:
+            typer.echo(
+                f"{estimate.foundation_forwards:,} foundation forwards; how long they and the "
+                "training take isn't known: nothing like it was measured yet"
+            )
+    if not found.ok:
+        raise typer.Exit(REFUSED)
 
 
 def _watch(job: Job, as_json: bool) -> None:

@@ -27,6 +27,9 @@ WIDE = 200  # columns of a table that doesn't go to a terminal
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 Limit = Annotated[int, typer.Option(min=1, help="How many at most.")]
+Permanently = Annotated[
+    bool, typer.Option("--permanently", help="Without the time in which it can be restored.")
+]
 Options = Annotated[str, typer.Option(help="JSON, or @FILE with JSON.")]
 Single = Annotated[
     list[str] | None, typer.Option("--option", help="One option, as training.steps=300; repeat.")
@@ -91,6 +94,14 @@ def line(value: Any) -> None:
     """Print JSON on one line, at once."""
     typer.echo(json.dumps(value))
     sys.stdout.flush()
+
+
+def deleted(thing_id: str, as_json: bool) -> None:
+    """Print that something is deleted."""
+    if as_json:
+        line({"id": thing_id, "deleted": True})
+    else:
+        typer.echo(f"{thing_id} is deleted.")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tdmr.commands.shared import AsJson, Limit, connected, document, facts, line, table
+from tdmr.commands.shared import (
+    AsJson,
+    Limit,
+    Permanently,
+    connected,
+    deleted,
+    document,
+    facts,
+    line,
+    table,
+)
+
+if TYPE_CHECKING:
+    from tdmr.client import Student
 
 app = typer.Typer(no_args_is_help=True, help="Look at students, fetch them, and use them.")
 StudentId = Annotated[str, typer.Argument(metavar="STUDENT", help="A student's id: stu_…")]
@@ -33,7 +46,10 @@ def list_(limit: Limit = 20, as_json: AsJson = False) -> None:
 def show(student_id: StudentId, as_json: AsJson = False) -> None:
     """Show how good a student is, against what, and its files."""
     with connected() as client:
-        found = client.student(student_id)
+        _show(client.student(student_id), as_json)
+
+
+def _show(found: Student, as_json: bool) -> None:
     if as_json:
         document(found)
         return
@@ -90,6 +106,23 @@ def predict(
         for each in row.classes
     )
     table(("image", "class", "probability"), rows)
+
+
+@app.command()
+def delete(
+    student_id: StudentId, permanently: Permanently = False, as_json: AsJson = False
+) -> None:
+    """Delete a student and its files; for a while `restore` brings it back."""
+    with connected() as client:
+        client.delete_student(student_id, permanently=permanently)
+    deleted(student_id, as_json)
+
+
+@app.command()
+def restore(student_id: StudentId, as_json: AsJson = False) -> None:
+    """Bring a deleted student back."""
+    with connected() as client:
+        _show(client.restore_student(student_id), as_json)
 
 
 def _share(value: float | None) -> str:

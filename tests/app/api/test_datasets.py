@@ -12,22 +12,9 @@ from fastapi.testclient import TestClient
 from app.jobs import ledger
 from app.storage import LocalStorage, Writer
 from tests.app.datasets.zips import Raw, good_files, pack, png, with_good
-from tests.app.service import ZIP, Service
+from tests.app.service import NOTHING, ZIP, Service
 
 GOOD = pack(good_files())
-NOTHING = dict.fromkeys(
-    (
-        "datasets",
-        "events",
-        "jobs",
-        "latencies",
-        "outbox",
-        "students",
-        "uploads",
-        "workers",
-    ),
-    0,
-)
 
 
 def test_an_upload_is_stored_and_its_check_queued(service: Service) -> None:

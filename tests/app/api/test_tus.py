@@ -21,7 +21,6 @@ from app.settings import Settings
 from tests.app.api.tus import (
     BYTES,
     GOOD,
-    NOTHING,
     TUS,
     UPLOADS,
     b64,
@@ -31,7 +30,7 @@ from tests.app.api.tus import (
     send,
 )
 from tests.app.conftest import MakeKey
-from tests.app.service import Service
+from tests.app.service import NOTHING, Service
 
 
 def test_the_server_says_what_it_can(service: Service) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.app.api.tus import BYTES, GOOD, NOTHING, TUS, UPLOADS, b64, begin, offset_of, refused
-from tests.app.service import Service
+from tests.app.api.tus import BYTES, GOOD, TUS, UPLOADS, b64, begin, offset_of, refused
+from tests.app.service import NOTHING, Service
 
 
 @pytest.mark.parametrize("first", [len(GOOD), 300])

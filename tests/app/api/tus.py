@@ -12,9 +12,6 @@ GOOD = pack(good_files())
 TUS = {"Tus-Resumable": "1.0.0"}
 BYTES = {**TUS, "Content-Type": "application/offset+octet-stream"}
 UPLOADS = "/v1/uploads"
-NOTHING = dict.fromkeys(
-    ("datasets", "events", "jobs", "latencies", "outbox", "students", "uploads", "workers"), 0
-)
 
 
 def b64(text: bytes | str) -> str:
