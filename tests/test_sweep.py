@@ -38,20 +38,20 @@ def test_a_sweep_shows_each_view_once(tmp_path: Path) -> None:
     options = TINY.model_copy(update=changes).model_dump(mode="json")
     order = {"foundation": "letters_vit", "students": STUDENTS, "options": options}
     with serving(tmp_path) as ready, Client(ready["address"], ready["key"]) as client:
-        dataset = client.wait_for_dataset(client.upload_dataset(archive)["id"])
+        dataset = client.upload_dataset(archive).wait()
         headers = {"Authorization": f"Bearer {ready['key']}"}
         with (
             poller_worker(Settings(data_dir=tmp_path / "data", poll_seconds=0.2)),
             httpx.Client(base_url=ready["address"], headers=headers) as api,
         ):
-            body = {**order, "dataset_id": dataset["id"], "baselines": []}
+            body = {**order, "dataset_id": dataset.id, "baselines": []}
             made = api.post("/v1/sweeps", json=body)
             assert made.status_code == 201, made.text
             sweep = ended(api, made.headers["Location"])
             jobs = [api.get(f"/v1/jobs/{job['job_id']}").json() for job in sweep["jobs"]]
             history = api.get("/v1/estimates").json()
-            again = api.post("/v1/jobs?dry_run=true", json=next_order(body, dataset["id"])).json()
-        students = [client.student(job["student_id"])["metrics"] for job in sweep["jobs"]]
+            again = api.post("/v1/jobs?dry_run=true", json=next_order(body, dataset.id)).json()
+        students = [client.student(job["student_id"]).metrics for job in sweep["jobs"]]
     assert sweep["counts"] == {"succeeded": 3}
     # Whoever finds the features there compares 1 % of the views, at least one, with the foundation.
     assert [each["foundation"]["forwards"] for each in students] == [VIEWS, 1, 1]

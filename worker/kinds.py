@@ -128,7 +128,9 @@ class Distil:
         audit = job.out / AUDIT
         if audit.exists():
             self._audit = json.loads(audit.read_bytes())
-        self._metrics = json.loads((job.out / RECORD).read_bytes())["metrics"]
+        record = job.out / RECORD
+        if record.exists():  # a training isn't failed for what is learnt of its speed
+            self._metrics = json.loads(record.read_bytes())["metrics"]
         for path in sorted(job.out.iterdir()):
             stored = self._site.storage.put(f"{self._folder}/{path.name}", path)
             self._files.append({"name": path.name, **vars(stored)})
@@ -140,7 +142,8 @@ class Distil:
             foundation = claim.spec["foundation"]
             datasets.note_audit(session, claim.dataset_id, claim.job_id, foundation, self._audit)
         ledger.trained(session, claim, {"trained": self._files}, ring=site.ring)
-        estimates.record(session, session.get_one(Job, claim.job_id), self._metrics)
+        if self._metrics:
+            estimates.record(session, session.get_one(Job, claim.job_id), self._metrics)
         return State.PACKAGING
 
     def give_up(self, session: Session, failure: Failure) -> None:
