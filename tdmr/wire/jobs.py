@@ -64,8 +64,10 @@ class JobOut(Out):
     student_id: str | None
     partial: bool | None = Field(description="Whether the student's training ended early.")
     retry_of: str | None
-    sweep_id: str | None = Field(description="The sweep that it was ordered with.")
-    estimate: JobEstimate | None = Field(description="Made when it was ordered; null: it wasn't.")
+    sweep_id: str | None = Field(None, description="The sweep that it was ordered with.")
+    estimate: JobEstimate | None = Field(
+        None, description="Made when it was ordered; null: it wasn't."
+    )
     created_at: Moment
     started_at: Moment | None
     ended_at: Moment | None

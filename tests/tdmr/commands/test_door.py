@@ -107,7 +107,7 @@ def test_the_shell_completes_commands() -> None:
         text=True,
         check=False,
     )
-    assert done.stdout.split() == ["retry", "resume"]
+    assert done.stdout.split() == ["retry", "resume", "restore"]
 
 
 def test_stdout_holds_one_document_in_a_process_too(here: Running) -> None:
