@@ -44,7 +44,7 @@ def test_an_unknown_address_is_404(client: TestClient, path: str) -> None:
     ("method", "path", "allowed"),
     [
         ("DELETE", "/v1/jobs", "GET, HEAD, POST"),
-        ("PUT", "/v1/datasets/ds_x", "GET, HEAD"),
+        ("PUT", "/v1/datasets/ds_x", "DELETE, GET, HEAD"),
         ("GET", "/v1/jobs/job_x/cancel", "POST"),
         ("POST", "/healthz", "GET, HEAD"),
         ("OPTIONS", "/v1/jobs", "GET, HEAD, POST"),
