@@ -116,4 +116,4 @@ def _describe(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         return docs.document(app)
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way

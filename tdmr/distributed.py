@@ -85,7 +85,7 @@ class World:
         on_gpu = any(p.is_cuda for p in module.parameters())
         if self.size > 1 and on_gpu:
             for name, child in list(module.named_children()):
-                converted = convert_sync_batchnorm(child)  # type: ignore[no-untyped-call]
+                converted = convert_sync_batchnorm(child)  # type: ignore[no-untyped-call]  # torch's own has no types
                 setattr(module, name, converted)
 
     def any(self, flag: bool) -> bool:

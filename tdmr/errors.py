@@ -217,7 +217,7 @@ def room_for(
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # libraries wrap a full disk in errors of their own
         if not is_disk_full(error):
             raise
         there = next(p for p in (folder, *folder.absolute().parents) if p.exists())

@@ -105,7 +105,7 @@ class Feed:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed") if ahead else None
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda" and ahead:
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own has no types
         self._pending: dict[int, Future[_Ready]] = {}
 
     def __enter__(self) -> Feed:

@@ -298,7 +298,7 @@ class _Trial:
             if not np.isfinite(losses["loss"]):
                 raise NonFiniteLossError("input", step, losses, options.learning_rate)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own has no types
             optimizer.step()
             self.told.step(losses)
 

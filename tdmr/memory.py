@@ -45,7 +45,7 @@ def largest_fitting(batch_size: int, rehearse: Callable[[int], None]) -> int | N
         torch.cuda.empty_cache()
         try:
             rehearse(size + max(size // SPARE, 1))
-        except Exception as error:
+        except Exception as error:  # a lack of memory has many types
             if not is_out_of_memory(error):
                 raise
             break

@@ -78,7 +78,7 @@ def train_method(
 
     try:
         return to_the_end()
-    except Exception as error:
+    except Exception as error:  # a lack of memory has many types
         if not is_out_of_memory(error):
             raise
         if World.current().size > 1:

@@ -177,7 +177,7 @@ def _train(
         set_rate(optimizer, step, options.steps, options.learning_rate, WARMUP)
         parts = losses(step)
         optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()  # type: ignore[no-untyped-call]
+        parts["loss"].backward()  # type: ignore[no-untyped-call]  # torch's own has no types
         optimizer.step()
         numbers = as_numbers(parts)
         if not np.isfinite(numbers["loss"]):

@@ -145,7 +145,7 @@ def set_up(device: torch.device, spec: JobSpec) -> None:
         torch.set_float32_matmul_precision("highest" if exact else "high")
         torch.backends.cudnn.allow_tf32 = not exact
         # A kernel for every tensor that is about to be written anyway.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not in the stubs
     else:
         use_threads(spec)
 

@@ -196,7 +196,7 @@ class _Run:
         """Go down the gradient of step `step`, and renew the averages."""
         options = self.options
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own has no types
         self.world.average(self.trained.parameters())
         set_rate(self.optimizer, step, options.steps, options.learning_rate, options.warmup)
         self.optimizer.step()

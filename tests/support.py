@@ -124,7 +124,7 @@ def postgres_account(folder: Path) -> int | None:
 def answers(connect: Callable[[], object]) -> bool:
     try:
         connection = connect()
-    except Exception:
+    except Exception:  # of any driver: it isn't there yet
         return False
-    connection.close()  # type: ignore[attr-defined]
+    connection.close()  # type: ignore[attr-defined]  # not in the stubs
     return True

@@ -91,7 +91,7 @@ def test_the_control_never_gives_an_image_its_own_proxies() -> None:
         class features:  # noqa: N801 - stands for an attribute
             array = np.zeros((2, 9, 4))
 
-    assert not np.any(lab.Shuffled(Teacher(), 3)._other == np.arange(9))  # type: ignore[arg-type]
+    assert not np.any(lab.Shuffled(Teacher(), 3)._other == np.arange(9))  # type: ignore[arg-type]  # what is given is meant to vary
 
 
 def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,13 +126,13 @@ def _attempt(
         try:
             grace = site.settings.grace_seconds
             outcome = watch(child, job, heart, kind.keep, stopping=stopping, grace=grace)
-        except BaseException:
+        except BaseException:  # whatever it was, no process stays behind
             child.kill()
             raise
         if outcome.end is End.DONE:
             kind.store(job)
             failpoint.reached("result.stored")
-    except Exception as error:
+    except Exception as error:  # an attempt that breaks is a failed one, and the job goes on
         log.exception("attempt_broke")
         return Outcome(End.FAILED, failure=_broken(error))
     return outcome
@@ -163,7 +163,7 @@ def _settle(site: Site, kind: Kind, heart: Heart, outcome: Outcome) -> State | N
                 state = write(outcome)
             except (LeaseLostError, *AWAY):
                 raise
-            except Exception as error:
+            except Exception as error:  # told as the job's failure instead
                 log.exception("result_not_publishable")
                 state = write(Outcome(End.FAILED, failure=_broken(error)))
             failpoint.reached("finish.committed")

@@ -80,4 +80,4 @@ def _worker(core: Core) -> str:
 
 
 def _first(session: Session, what: object, where: object) -> datetime | None:
-    return session.scalar(select(what).where(where))  # type: ignore[call-overload]
+    return session.scalar(select(what).where(where))  # type: ignore[call-overload]  # too many shapes for the stubs

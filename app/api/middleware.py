@@ -44,7 +44,7 @@ class Envelope:
             await self._app(exchange.scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             log.info("client_gone", request_id=exchange.request_id)
-        except Exception:
+        except Exception:  # the last net: a flaw of ours becomes a problem
             log.exception("unhandled", request_id=exchange.request_id)
             if exchange.started:
                 raise  # half an answer is out: the connection must break, so that it shows

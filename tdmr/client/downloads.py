@@ -150,7 +150,7 @@ def _receive(
     tell(offset)
     with part.path.open("ab") as file:
         while chunk := (yield Read()):
-            yield Work(lambda data=chunk: file.write(data))  # type: ignore[misc]
+            yield Work(lambda data=chunk: file.write(data))  # type: ignore[misc]  # a default in a lambda
             offset += len(chunk)
             tell(offset)
     return None

@@ -1,8 +1,8 @@
 """What the client does, as steps that something else carries out: no input or output here.
 
 An operation is a generator: it yields what it wants done (a request sent, a pause, work on the
-disk) and is sent what came of it. `tdmr.client.sync` and `tdmr.client.aio` carry the same
-operations out, one by blocking and one by awaiting.
+disk) and is sent what came of it. `tdmr.client.drivers` carries the same operations out, once by
+blocking and once by awaiting.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from app.jobs import service as jobs
 from app.jobs.idempotency import Idempotency
 from app.jobs.service import Terms, View
 from app.models import Job
+from app.plans import orders
+from app.plans.checks import Order
 from app.settings import Settings
 from tdmr.config import JobSpec
 from tests.app.jobs import steps
@@ -70,12 +72,11 @@ def race(postgres_schema: str) -> Iterator[Race]:
 
 
 def order(session: Session, dataset_id: str, settings: Settings) -> View:
-    return jobs.create(
+    spec = JobSpec(foundation="test_vit", student="test_resnet")
+    return orders.place(
         session,
         owner="ana",
-        dataset_id=dataset_id,
-        spec=JobSpec(foundation="letters_vit", student="test_resnet"),
-        terms=Terms(),
+        order=Order(dataset_id=dataset_id, spec=spec, terms=Terms()),
         metadata={},
         idempotency=Idempotency(None, ""),
         settings=settings,
@@ -86,7 +87,7 @@ def test_a_job_that_comes_while_its_dataset_is_deleted_is_refused(
     race: Race, settings: Settings
 ) -> None:
     dataset_id = make_dataset(race.database)
-    with pytest.raises(InvalidError, match="no such dataset"):
+    with pytest.raises(InvalidError, match="You have no such dataset"):
         race.run(
             lambda session: datasets.delete(
                 session, "ana", dataset_id, settings, permanently=False

@@ -128,7 +128,7 @@ class Line:
         with suppress(OSError):
             while True:
                 near = self._listening.accept()[0]
-                far = socket.create_connection((self._target.hostname, self._target.port))  # type: ignore[arg-type]
+                far = socket.create_connection((self._target.hostname, self._target.port))  # type: ignore[arg-type]  # what is given is meant to vary
                 for pair in ((near, far), (far, near)):
                     threads.append(threading.Thread(target=self._carry, args=pair))
                     threads[-1].start()

@@ -172,7 +172,7 @@ def test_clearing_removes_what_is_the_run_s_own(tmp_path: Path) -> None:
 def test_an_optimiser_s_moments_keep_the_strides_of_their_parameters(tmp_path: Path) -> None:
     def model() -> nn.Module:
         torch.manual_seed(0)
-        return nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # too many shapes for the stubs
 
     trained = model()
     optimizer = adamw(trained, 0.1)

@@ -131,8 +131,8 @@ def test_a_perfect_student_has_no_proxy_loss() -> None:
     source = Fixed(Targets([3 * tap for tap in taps], torch.randn(6, 3)))
     adapters = Adapters([8, 8], [8, 8])
     for layer in adapters.layers:
-        torch.nn.init.eye_(layer.weight)  # type: ignore[arg-type]
-        torch.nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        torch.nn.init.eye_(layer.weight)  # type: ignore[arg-type]  # what is given is meant to vary
+        torch.nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # what is given is meant to vary
     objective = ProgressiveDistillation(source, adapters, Schedule(DistilOptions(), taps=2), 0.1)
     batch = Batch(
         np.arange(6), np.arange(6), torch.empty(0), F.one_hot(torch.arange(6) % 3).float()

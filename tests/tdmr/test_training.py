@@ -106,7 +106,7 @@ def test_recalibration_gives_the_statistics_of_clean_images() -> None:
     seen: list[Tensor] = []
     hook = first.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), dtype=np.uint8)
-    first.running_mean.fill_(9)  # type: ignore[union-attr]
+    first.running_mean.fill_(9)  # type: ignore[union-attr]  # it is there
     recalibrate(model, pixels)
     hook.remove()
     assert first.running_mean is not None
@@ -177,7 +177,7 @@ def test_a_student_is_compiled_on_request(
 @pytest.mark.parametrize(("precision", "exact"), [("auto", False), ("bf16", False), ("fp32", True)])
 def test_a_gpu_rounds_products_unless_fp32_was_asked_for(precision: str, exact: bool) -> None:
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # not in the stubs
     options = DistillOptions(training=TrainingOptions.model_validate({"precision": precision}))
     try:
         set_up(torch.device("cuda"), JobSpec(foundation="f", student="s", options=options))
@@ -187,5 +187,5 @@ def test_a_gpu_rounds_products_unless_fp32_was_asked_for(precision: str, exact: 
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
-        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]  # not in the stubs
         torch.use_deterministic_algorithms(False)

@@ -17,7 +17,7 @@ from app.models import ApiKey
 def make(database: Database, **more: object) -> tuple[str, str]:
     with database.write() as session:
         options: dict[str, object] = {"owner": "ana", "name": "test", "scopes": ALL, **more}
-        key, token = keys.create(session, **options)  # type: ignore[arg-type]
+        key, token = keys.create(session, **options)  # type: ignore[arg-type]  # what is given is meant to vary
         return key.id, token
 
 

@@ -18,7 +18,7 @@ STUDENTS = [entry.name for entry in catalog.entries("student")]
 
 def record(core: Core, owner: str | None = None, **changes: object) -> None:
     with core.database.write() as session:
-        assert latencies.record(session, replace(MEASURED, **changes), owner)  # type: ignore[arg-type]
+        assert latencies.record(session, replace(MEASURED, **changes), owner)  # type: ignore[arg-type]  # what is given is meant to vary
 
 
 def test_without_measurements_it_says_so(client: TestClient) -> None:

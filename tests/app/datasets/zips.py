@@ -154,7 +154,7 @@ def picture(
     if mode in ("RGB", "RGBA", "CMYK"):
         levels = (colour % 256, colour // 256 % 256, 50, 255)[: len(mode)]
     buffer = io.BytesIO()
-    Image.new(mode, size, levels).save(buffer, kind)  # type: ignore[arg-type]
+    Image.new(mode, size, levels).save(buffer, kind)  # type: ignore[arg-type]  # what is given is meant to vary
     return buffer.getvalue()
 
 

@@ -12,7 +12,7 @@ PATIENCE = 60.0
 def report(database: Database, worker: str = "w1", **given: object) -> None:
     options = {"host": "h", "pid": 1, "device": "cpu", "queues": ["default"], "kinds": ["distil"]}
     with database.write() as session:
-        fleet.report(session, worker, **{**options, **given})  # type: ignore[arg-type]
+        fleet.report(session, worker, **{**options, **given})  # type: ignore[arg-type]  # what is given is meant to vary
 
 
 def present(database: Database) -> list[str]:

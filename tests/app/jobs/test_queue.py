@@ -22,7 +22,7 @@ PATIENCE = 60.0
 def order(database: Database, **given: object) -> list[str]:
     """The jobs in the order in which they are claimed."""
     taken = []
-    while (found := steps.claim_or_none(database, **given)) is not None:  # type: ignore[arg-type]
+    while (found := steps.claim_or_none(database, **given)) is not None:  # type: ignore[arg-type]  # what is given is meant to vary
         taken.append(found.job_id)
     return taken
 

@@ -211,5 +211,5 @@ def test_what_has_ended_stays_as_it_is(
     steps.do(any_database, ledger.fail, held, end)
     before = steps.everything(any_database)
     with pytest.raises(ConflictError, match="failed already"):
-        steps.ask(any_database, ask, held.job_id)  # type: ignore[arg-type]
+        steps.ask(any_database, ask, held.job_id)  # type: ignore[arg-type]  # what is given is meant to vary
     assert steps.everything(any_database) == before

@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        told: Misbehaving = self.server.told  # type: ignore[attr-defined]
+        told: Misbehaving = self.server.told  # type: ignore[attr-defined]  # not in the stubs
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         reply = told.answer(Asked(self.command, self.path, dict(self.headers), body))
         self.close_connection = True
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_POST = do_PATCH = do_HEAD = do_DELETE = do_GET  # noqa: N815 - the names are the library's
 
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the base's name
         """Say nothing."""
 
 
@@ -113,7 +113,7 @@ def misbehaving(*script: Reply | Callable[[Asked], Reply]) -> Iterator[Misbehavi
     """Such a server, for as long as the block lasts."""
     told = Misbehaving(list(script))
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        server.told = told  # type: ignore[attr-defined]
+        server.told = told  # type: ignore[attr-defined]  # not in the stubs
         told.address = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

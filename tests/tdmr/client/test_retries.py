@@ -44,7 +44,7 @@ def test_back_off_doubles_up_to_a_limit_and_ends_with_patience() -> None:
     backoff = Backoff(9.0, clock=lambda: next(moments), dice=lambda low, high: high)
     assert [backoff.pause() for _ in range(6)] == [0.2, 0.4, 0.8, 1.6, 3.2, None]
     thrown: list[tuple[float, float]] = []
-    backoff = Backoff(1e6, dice=lambda *ends: thrown.append(ends) or 0.0)  # type: ignore[func-returns-value]
+    backoff = Backoff(1e6, dice=lambda *ends: thrown.append(ends) or 0.0)  # type: ignore[func-returns-value]  # the list's None is wanted
     assert [backoff.pause() for _ in range(12)] == [0.0] * 12
     assert thrown[0] == (0.0, 0.2)
     assert thrown[-1] == (0.0, 10.0)
@@ -74,7 +74,7 @@ def test_retry_after_is_seconds_or_a_date_of_the_servers_clock(
     headers: dict[str, str], seconds: float | None
 ) -> None:
     encoded = {name: value.encode() for name, value in headers.items()}
-    assert retry_after(httpx.Response(503, headers=encoded)) == seconds  # type: ignore[arg-type]
+    assert retry_after(httpx.Response(503, headers=encoded)) == seconds  # type: ignore[arg-type]  # what is given is meant to vary
 
 
 def test_the_server_is_asked_again_when_it_says(ask: Ask) -> None:

@@ -219,7 +219,7 @@ def test_without_its_package_a_format_is_refused(
     made = replace(making, options=ExportOptions(formats=("onnx", "int8"), latency_runs=20))
     for wanted in ("onnx", "int8"):
         with pytest.raises(publish.RefusedError, match=f"pip install {package}$"):
-            made.write(wanted, made.work / "x")  # type: ignore[arg-type]
+            made.write(wanted, made.work / "x")  # type: ignore[arg-type]  # what is given is meant to vary
 
 
 def test_what_cannot_be_measured_is_refused(

@@ -74,7 +74,7 @@ def test_cifar_pixels_are_those_of_the_records(tmp_path: Path) -> None:
     dataset = built("cifar-100", tmp_path)
     index = load_index(dataset)
     for split in ("train", "test"):
-        for place, image in enumerate(index.split(split)):  # type: ignore[arg-type]
+        for place, image in enumerate(index.split(split)):  # type: ignore[arg-type]  # what is given is meant to vary
             expected = standins.cifar_pixels(split, place % 3, place // 3)
             assert np.array_equal(decode(dataset / image.file, 32), expected)
             assert image.label == NAMES["cifar-100"][place % 3]

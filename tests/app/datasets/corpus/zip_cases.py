@@ -48,7 +48,7 @@ def nested_bytes() -> bytes:
 
 def lying(**fields: object) -> bytes:
     """An image whose entry says something else than it should."""
-    return with_good(Raw(b"a/9.png", png(9), **fields))  # type: ignore[arg-type]
+    return with_good(Raw(b"a/9.png", png(9), **fields))  # type: ignore[arg-type]  # what is given is meant to vary
 
 
 def wide(**fields: int) -> bytes:
