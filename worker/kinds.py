@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import structlog
 from sqlalchemy.orm import Session
 
 from app.datasets import service as datasets
@@ -28,6 +29,8 @@ from tdmr.trained import RECORD
 from worker.keeper import Keeper, fetch
 from worker.keeper import prefix as checkpoints_of
 from worker.unpack import unpack
+
+log = structlog.get_logger(__name__)
 
 
 class Kind(Protocol):
@@ -129,7 +132,7 @@ class Distil:
         if audit.exists():
             self._audit = json.loads(audit.read_bytes())
         record = job.out / RECORD
-        if record.exists():  # a training isn't failed for what is learnt of its speed
+        if record.exists():
             self._metrics = json.loads(record.read_bytes())["metrics"]
         for path in sorted(job.out.iterdir()):
             stored = self._site.storage.put(f"{self._folder}/{path.name}", path)
@@ -142,9 +145,19 @@ class Distil:
             foundation = claim.spec["foundation"]
             datasets.note_audit(session, claim.dataset_id, claim.job_id, foundation, self._audit)
         ledger.trained(session, claim, {"trained": self._files}, ring=site.ring)
-        if self._metrics:
-            estimates.record(session, session.get_one(Job, claim.job_id), self._metrics)
+        self._note_speed(session)
         return State.PACKAGING
+
+    def _note_speed(self, session: Session) -> None:
+        """What its stages took, for later estimates."""
+        if not self._metrics:
+            return
+        try:
+            with session.begin_nested():
+                job = session.get_one(Job, self._site.claim.job_id)
+                estimates.record(session, job, self._metrics)
+        except Exception:  # a training isn't failed for what is learnt of its speed
+            log.exception("speed_not_noted", job=self._site.claim.job_id)
 
     def give_up(self, session: Session, failure: Failure) -> None:
         """Nothing but the job's own row speaks of a distillation that failed."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.orm import Session
 
 from app import migrate
@@ -23,6 +23,8 @@ from app.jobs import ledger, moves, queue
 from app.jobs.claims import Claim
 from app.jobs.states import State
 from app.models import Dataset, Job, Latency, Student
+from app.plans import estimates
+from app.plans.tables import Throughput
 from app.settings import Settings
 from app.storage import LocalStorage
 from tests.support import make_dataset, wait_until
@@ -107,6 +109,22 @@ def test_a_job_that_succeeds_leaves_a_student_and_nothing_else(bench: Bench) -> 
     assert [e.type for e in log] == ["submitted", "started", "progress", "trained", "succeeded"]
     assert log[2].data["steps"] == 3
     assert log[-1].data == {"student_id": student.id, "partial": False}
+
+
+def unreadable(session: Session, job: Job, metrics: dict[str, Any]) -> None:
+    """A record of a job's speed that is half written, and that the database refuses."""
+    job.estimate_error = 1.0
+    session.execute(insert(Throughput).values(id="thr_1"))
+
+
+def test_a_training_isnt_failed_for_what_is_learnt_of_its_speed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "record", unreadable)
+    job_id = bench.submit("done", spec={"metrics": {"seconds": {"total": 1.0}}})
+    bench.finish()
+    job = bench.job(job_id)
+    assert (job.state, job.attempt, job.estimate_error) == ("succeeded", 1, None)
 
 
 def test_what_was_measured_of_a_student_is_written_down_for_its_owner(bench: Bench) -> None:

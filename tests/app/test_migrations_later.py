@@ -1,0 +1,173 @@
+"""The revisions from the third on: each adds its own, keeps the rest, and can be taken back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+
+from app import migrate
+from app.audit import AuditEntry
+from app.db import Database
+from app.models import Dataset, Job, Student, Upload
+from app.webhooks import events
+from app.webhooks.tables import WebhookEndpoint
+from tests.app.revisions import MOMENT, dump, fill
+
+BEFORE_PLANS = "0007"
+
+
+def test_the_third_version_adds_uploads_and_changes_nothing_else(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0002")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0003")
+    after = dump(any_url)
+    assert after.pop("uploads") == []
+    before["alembic_version"], after["alembic_version"] = [], []
+    assert after == before
+    database = Database(any_url)
+    with database.write() as session:
+        session.add(upload())
+    database.close()
+    migrate.downgrade(any_url, "0002")
+    assert dump(any_url) | {"alembic_version": []} == before
+
+
+def upload(**changed: Any) -> Upload:
+    """A row of the third version."""
+    row = {
+        "id": "up_1",
+        "owner": "ana",
+        "name": "digits",
+        "user_metadata": "name ZGlnaXRz",
+        "length_bytes": 2**40,
+        "received_bytes": 2**40,
+        "created_at": MOMENT,
+        "expires_at": None,
+        "dataset_id": "ds_1",
+    }
+    return Upload(**{**row, **changed})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"received_bytes": 2**40 + 1},
+        {"received_bytes": -1},
+        {"dataset_id": "ds_none"},
+        {"owner": None},
+    ],
+)
+def test_the_third_version_refuses_what_cant_be(any_url: str, wrong: dict[str, Any]) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0003")
+    database = Database(any_url)
+    with database.write() as session:
+        session.add(upload())
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.add(upload(id="up_2", **wrong))
+    database.close()
+
+
+def test_the_fourth_version_can_be_taken_back(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0003")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0004")
+    migrate.downgrade(any_url, "0003")
+    assert dump(any_url) == before
+
+
+def test_the_fifth_version_adds_latencies_and_changes_nothing_else(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0004")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0005")
+    after = dump(any_url)
+    assert after.pop("latencies") == []
+    assert after | {"alembic_version": []} == before | {"alembic_version": []}
+    migrate.downgrade(any_url, "0004")
+    assert dump(any_url) == before
+
+
+def test_the_sixth_version_adds_the_audit_log_and_can_be_taken_back(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0005")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0006")
+    after = dump(any_url)
+    assert after.pop("audit_log") == []
+    (key,) = after["api_keys"]
+    assert (key.pop("last_used_at"), key.pop("replaced_by")) == (None, None)
+    assert after | {"alembic_version": []} == before | {"alembic_version": []}
+    database = Database(any_url)
+    with database.write() as session:
+        session.add(AuditEntry(id="aud_1", at=MOMENT, owner="ana", action="create_job"))
+    database.close()
+    migrate.downgrade(any_url, "0005")
+    assert dump(any_url) == before
+
+
+def test_the_seventh_version_adds_webhooks_and_forgets_them_again(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0005")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0007")
+    after = dump(any_url)
+    assert (after["webhook_endpoints"], after["webhook_deliveries"]) == ([], [])
+    migrate.downgrade(any_url, "0005")
+    assert dump(any_url) == before
+
+
+@pytest.mark.parametrize("wrong", [{"status": "lost"}, {"endpoint_id": "whe_none"}])
+def test_the_seventh_version_refuses_what_cant_be(
+    any_database: Database, wrong: dict[str, str]
+) -> None:
+    with any_database.write() as session:
+        made = WebhookEndpoint(
+            id="whe_1", owner="ana", url="", description="", enabled=True, secrets=[]
+        )
+        made.created_at = MOMENT
+        session.add(made)
+        session.flush()
+        session.add(events.delivery(made, "ping", {}, MOMENT))
+    with pytest.raises(IntegrityError), any_database.write() as session:
+        session.execute(update(events.WebhookDelivery).values(wrong))
+
+
+def test_the_eighth_version_adds_plans_and_can_be_taken_back(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, BEFORE_PLANS)
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0008")
+    after = dump(any_url)
+    assert (after.pop("throughputs"), after.pop("sweeps")) == ([], [])
+    added = ("sweep_id", "waits_for", "estimate", "estimate_error")
+    assert all(job.pop(name) is None for job in after["jobs"] for name in added)
+    assert all(worker.pop("memory_bytes") is None for worker in after["workers"])
+    assert after | {"alembic_version": []} == before | {"alembic_version": []}
+    migrate.downgrade(any_url, BEFORE_PLANS)
+    assert dump(any_url) == before
+
+
+def test_the_ninth_version_adds_deletion_and_can_be_taken_back(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0008")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0009")
+    database = Database(any_url)
+    with database.write() as session:
+        for table in (Dataset, Job, Student):
+            rows = session.scalars(select(table)).all()
+            assert [(row.deleted_at, row.kept_until) for row in rows] == [(None, None)] * len(rows)
+        session.execute(update(Dataset).values(deleted_at=MOMENT))  # and freed
+    database.close()
+    migrate.downgrade(any_url, "0008")
+    after = dump(any_url)
+    assert {row.pop("status") for row in after["datasets"]} == {"invalid"}
+    for row in before["datasets"]:
+        del row["status"]
+    assert after == before
