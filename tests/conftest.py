@@ -32,6 +32,9 @@ from tests.support import (
 INITDB = ["-U", "tdmr", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]
 FAST = ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background jobs ignore Ctrl-C, and so would every process started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 QUICK: dict[str, Any] = {"poll_seconds": 0.1, "grace_seconds": 2.0}
 
@@ -41,7 +44,7 @@ def settings(tmp_path: Path) -> Settings:
     """The embedded service in a folder of its own, with a lease that a test can outwait."""
     data_dir = tmp_path / "var"
     data_dir.mkdir()
-    return Settings(data_dir=data_dir, lease_seconds=3.0, heartbeat_seconds=0.3, **QUICK)
+    return Settings(data_dir=data_dir, lease_seconds=6.0, heartbeat_seconds=0.3, **QUICK)
 
 
 @pytest.fixture
