@@ -34,6 +34,7 @@ from app.api import (
 from app.api.core import Core
 from app.api.glance import Glances
 from app.api.guard import GuardedRoute
+from app.api.lookout import Lookout
 from app.api.middleware import Envelope
 from app.api.pool import Pool
 from app.api.tus import Tus
@@ -73,6 +74,7 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
         usage=Usage(database),
         glances=Glances(database, settings, jobs.rendered),
         readers=readers,
+        lookout=Lookout(readers, READERS - 1, here=settings.url.startswith("sqlite")),
         watch=Watch(database, readers),
     )
     database.before_commit = audit.note

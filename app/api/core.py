@@ -12,6 +12,7 @@ from app.access.keys import Caller
 from app.access.limits import Limiter
 from app.access.usage import Usage
 from app.api.glance import Glances
+from app.api.lookout import Lookout
 from app.api.pool import Pool
 from app.db import Database
 from app.jobs.watch import Watch
@@ -35,6 +36,7 @@ class Core:
     usage: Usage
     glances: Glances
     readers: Executor  # for what takes less time than to find a thread of the framework's
+    lookout: Lookout
     watch: Watch
     streams: int = 0  # that are open
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -166,7 +165,7 @@ def _again(core: Core, request: Request, job_id: str) -> Said:
 
 
 async def _in_reader(core: Core, look: Callable[[], Said]) -> Said:
-    return await asyncio.get_running_loop().run_in_executor(core.readers, look)
+    return await core.lookout.at(look)
 
 
 async def _wait(

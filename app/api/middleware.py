@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 
 import anyio
 import structlog
@@ -53,12 +53,17 @@ class Envelope:
             await response(exchange.scope, exchange.receive, exchange.send)
 
 
+def _new_id() -> str:
+    """An id for a request. No secret: asking the kernel would let go of the interpreter's lock."""
+    return f"{random.getrandbits(64):016x}"
+
+
 class _Exchange:
     """One request and its answer."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
         given = Headers(scope=scope).get("x-request-id", "")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else _new_id()
         self.started = False
         self._head = scope["method"] == "HEAD"
         state = {**scope.get("state", {}), "request_id": self.request_id, "head": self._head}
