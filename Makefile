@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve key test check format bench-digits bench-audit bench-cost bench-intake bench-server bench-transfer bench-upload storm fuzz foundation catalog openapi lock clean
+.PHONY: help demo serve key test check format bench-digits bench-audit bench-cost bench-intake bench-server bench-transfer bench-upload storm fuzz foundation catalog openapi options lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -83,6 +83,9 @@ catalog: $(READY) ## Write the catalog of models again, after a new timm
 
 openapi: $(READY) ## Write docs/openapi.json anew, after the API has changed
 	$(BIN)/tdmr-server openapi > docs/openapi.json
+
+options: $(READY) ## Write the tables of docs/options.md anew, after an option has changed
+	$(BIN)/python scripts/make_options.py
 
 lock: $(READY) ## Resolve the locked requirements again
 	$(BIN)/python -m pip install --quiet uv

@@ -87,6 +87,7 @@ class Upload(Base):
     __table_args__ = (
         CheckConstraint("received_bytes BETWEEN 0 AND length_bytes", name="received_bytes"),
         Index("ix_uploads_owner_expires_at", "owner", "expires_at"),
+        Index("ix_uploads_owner_idempotency_key", "owner", "idempotency_key", unique=True),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -95,6 +96,8 @@ class Upload(Base):
     user_metadata: Mapped[str | None] = mapped_column("metadata", Text)  # the header as it came
     length_bytes: Mapped[int] = mapped_column(BigInteger)
     received_bytes: Mapped[int] = mapped_column(BigInteger)
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))
+    request_sha256: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # None once it's finished
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"), index=True)

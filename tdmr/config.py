@@ -119,10 +119,16 @@ class InputOptions(Options):
     border: int = Field(
         0, ge=0, le=256, description="Width in pixels of a learnable frame to try; 0: none."
     )
-    steps: int = Field(60, ge=1, le=100_000)
-    learning_rate: float = Field(0.02, gt=0, le=1)
-    batch_size: int = Field(32, ge=2, le=65_536)
-    folds: int = Field(3, ge=2, le=20)
+    steps: int = Field(
+        60, ge=1, le=100_000, description="By which each candidate is learnt; each costs a pass."
+    )
+    learning_rate: float = Field(0.02, gt=0, le=1, description="Of gain, offset and frame.")
+    batch_size: int = Field(
+        32, ge=2, le=65_536, description="Images in a step; fewer where memory runs out."
+    )
+    folds: int = Field(
+        3, ge=2, le=20, description="Folds of the training images that judge the candidates."
+    )
 
 
 class ReprogramOptions(Options):
@@ -136,11 +142,22 @@ class ReprogramOptions(Options):
         128, ge=8, le=1024, description="Width of each tap's proxies, where they are trained."
     )
     taps: int = Field(4, ge=1, le=8, description="Depths of the foundation that are tapped.")
-    steps: int = Field(300, ge=1, le=1_000_000)
-    batch_size: int = Field(256, ge=2, le=65_536)
-    learning_rate: float = Field(3e-3, gt=0, le=1)
-    weight_decay: float = Field(0.05, ge=0, le=10)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    steps: int = Field(
+        300,
+        ge=1,
+        le=1_000_000,
+        description="In which proxies are trained, on stored features: cheap.",
+    )
+    batch_size: int = Field(
+        256, ge=2, le=65_536, description="Views in such a step; more make a steadier structure."
+    )
+    learning_rate: float = Field(
+        3e-3, gt=0, le=1, description="Its peak there; lower if that loss doesn't settle."
+    )
+    weight_decay: float = Field(0.05, ge=0, le=10, description="Of the projections' AdamW.")
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="Share of a label that goes to all classes, in the heads."
+    )
     preserve: Weight = Field(1.0, description="Weight of the knowledge-preserving term.")
     consistency: Weight = Field(0.5, description="Weight of agreement between views.")
     folds: int = Field(5, ge=2, le=20, description="Folds that choose the closed-form head.")
@@ -160,7 +177,12 @@ class DistilOptions(Options):
     kd: Weight = Field(0.7, description="Weight of the head's probabilities.")
     proxy: Weight = Field(2.0, description="Weight of the proxies' directions.")
     relation: Weight = Field(1.0, description="Weight of the batch's similarity structure.")
-    temperature: float = Field(2.0, gt=0, le=100)
+    temperature: float = Field(
+        2.0,
+        gt=0,
+        le=100,
+        description="Softens the head's probabilities; higher says more of unlikely classes.",
+    )
     depth: Direction = Field("forward", description="Which taps open first.")
     width: Direction = Field("flat", description="Which part of the proxy opens first.")
     objective: Direction = Field("forward", description="Proxies first and labels last, or not.")
@@ -169,12 +191,22 @@ class DistilOptions(Options):
 class TrainingOptions(Options):
     """The student's training: the same for TDMR and for every baseline."""
 
-    steps: int = Field(2000, ge=1, le=10_000_000)
-    batch_size: int = Field(32, ge=2, le=65_536)
-    learning_rate: float = Field(2e-3, gt=0, le=1)
-    weight_decay: float = Field(0.05, ge=0, le=10)
+    steps: int = Field(
+        2000, ge=1, le=10_000_000, description="Of training; the first thing to give more of."
+    )
+    batch_size: int = Field(
+        32, ge=2, le=65_536, description="Views in a step; fewer where memory runs out."
+    )
+    learning_rate: float = Field(
+        2e-3, gt=0, le=1, description="Its peak; lower for pretrained or unstable students."
+    )
+    weight_decay: float = Field(
+        0.05, ge=0, le=10, description="Of AdamW, on weights alone; more against overfitting."
+    )
     warmup: Unit = Field(0.05, description="Share of the steps in which the rate rises.")
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="Share of a label that goes to all classes."
+    )
     ema: float = Field(0.99, ge=0, lt=1, description="Decay of the weight average; 0: none.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Of the student's forward pass; auto: bf16 on a GPU, fp32 on a CPU."
@@ -220,7 +252,9 @@ class ExportOptions(Options):
 class DistillOptions(Options):
     """Every option of a distillation. The defaults are meant to work."""
 
-    seed: int = Field(0, ge=0, le=2**31 - 1)
+    seed: int = Field(
+        0, ge=0, le=2**31 - 1, description="The same one gives the same student; try several."
+    )
     image_size: int | None = Field(
         None, ge=16, le=1024, description="Student's input side in pixels; null: its own default."
     )
@@ -246,10 +280,17 @@ class DistillOptions(Options):
 class JobSpec(Options):
     """A whole job: which models, which options, which comparisons."""
 
-    foundation: str = Field(min_length=1, max_length=300)
-    student: str = Field(min_length=1, max_length=300)
+    foundation: str = Field(
+        min_length=1, max_length=300, description="Name of the large model that is learnt from."
+    )
+    student: str = Field(
+        min_length=1, max_length=300, description="timm name of the small model that is trained."
+    )
     options: DistillOptions = DistillOptions()
-    baselines: tuple[Baseline, ...] = DEFAULT_BASELINES
+    baselines: tuple[Baseline, ...] = Field(
+        DEFAULT_BASELINES,
+        description="What else is trained, to compare with; each costs about a training.",
+    )
 
     @model_validator(mode="after")
     def _baselines_are_distinct(self) -> JobSpec:

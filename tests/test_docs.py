@@ -1,4 +1,4 @@
-"""Every snippet of docs/client.md and every line of docs/command.md, run against a real server."""
+"""The snippets of docs/, run against a real server: client.md, command.md, tutorial.md."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import timm
 
 from benchmarks.served import ROOT, Running, serving
 from tests.shapes import draw, draw_dataset
+from tests.support import free_port
 
 DOCS = ROOT / "docs"
 
@@ -40,8 +41,9 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def ran(command: list[str], folder: Path, server: Running) -> str:
+def ran(command: list[str], folder: Path, server: Running, **more: str) -> str:
     known = {"URL": server.address, "KEY": server.key, "XDG_CONFIG_HOME": str(folder / "config")}
+    known |= more
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     variables = {**os.environ, **known, "PATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -49,6 +51,18 @@ def ran(command: list[str], folder: Path, server: Running) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def shell(page: str, folder: Path, server: Running, **more: str) -> str:
+    """What a page's shell blocks print, as one script; what it leaves running is ended."""
+    start = "set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n"
+    script = start + "".join(blocks(page, "sh"))
+    return ran([shutil.which("bash") or "bash", "-c", script], folder, server, **more)
+
+
+def masked(text: str) -> list[str]:
+    """The lines, without what is another time another: words with digits, and the space between."""
+    return [" ".join(re.sub(r"\S*[\d…]\S*", "#", line).split()) for line in text.splitlines()]
 
 
 def test_the_clients_page(server: Running, folder: Path) -> None:
@@ -65,14 +79,32 @@ def test_the_clients_page(server: Running, folder: Path) -> None:
 
 
 def test_the_commands_page(server: Running, folder: Path) -> None:
-    script = "set -euo pipefail\n" + "".join(blocks("command.md", "sh"))
-    out = ran([shutil.which("bash") or "bash", "-c", script], folder, server)
+    out = shell("command.md", folder, server)
     assert "status      succeeded" in out
     assert "held-out accuracy" in out
     timm.create_model(f"local-dir:{folder / 'student'}", pretrained=True)
     assert (folder / "log.jsonl").read_text().count('"type": "succeeded"') == 1
 
 
+def test_the_tutorial(tmp_path: Path) -> None:
+    """On a server of its own that has never trained anything, as a newcomer's."""
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    for script in blocks("tutorial.md", "python"):
+        name = re.match(r"# (\w+\.py)\n", script)
+        assert name is not None, "a script of the tutorial begins with its name"
+        (folder / name[1]).write_text(script, encoding="utf-8")
+    (tmp_path / "server").mkdir()
+    with serving(tmp_path / "server") as server:
+        out = shell("tutorial.md", folder, server, PORT=str(free_port()))
+    out += (tmp_path / "server" / "log").read_text(encoding="utf-8")
+    printed = set(masked(out))
+    shown = masked("".join(blocks("tutorial.md", "text")))
+    assert len(shown) > 25
+    assert [line for line in shown if line not in printed] == [], out
+
+
 def test_the_pages_are_linked() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert {"client.md", "command.md"} <= set(re.findall(r"\(docs/(\w+\.md)\)", readme))
+    pages = {page.name for page in DOCS.glob("*.md")}
+    assert pages <= set(re.findall(r"\(docs/(\w+\.md)\)", readme))

@@ -21,7 +21,7 @@ from app.api.core import CallerDep, Core, CoreDep, core_of
 from app.api.glance import Found, Said
 from app.api.guard import admit, by_itself, fails, needs, router
 from app.api.pages import After, AfterNumber, Limit
-from app.api.schemas import JobIn, RetryIn
+from app.api.schemas import DryRun, JobIn, RetryIn
 from app.errors import (
     BusyError,
     ConflictError,
@@ -44,11 +44,6 @@ from tdmr.wire.plans import DryRunOut
 routes = router()
 
 POLL_SECONDS = "2"  # between two looks, as a hint
-
-
-DryRun = Annotated[
-    bool, Query(description="Check the order, estimate what it takes, and store nothing.")
-]
 
 
 @routes.post(

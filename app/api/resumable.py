@@ -8,17 +8,19 @@ from typing import Annotated, Any
 import anyio
 from fastapi import Header, Request, Response
 from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.access import quotas
 from app.access.keys import Caller
 from app.access.limits import Cost
 from app.access.scopes import Scope
-from app.api import tus
+from app.api import idempotency, tus
 from app.api.appending import append
 from app.api.body import content_length, media_type
 from app.api.core import CallerDep, Core, CoreDep
 from app.api.guard import fails, needs, router
+from app.api.tus import Checksum
 from app.datasets import resumable
 from app.errors import (
     ChecksumMismatchError,
@@ -26,6 +28,7 @@ from app.errors import (
     DiskFullError,
     EmptyBodyError,
     GoneError,
+    IdempotencyKeyReusedError,
     LockedError,
     NotAnArchiveError,
     OffsetMismatchError,
@@ -36,6 +39,7 @@ from app.errors import (
     TusVersionError,
     UnsupportedMediaTypeError,
 )
+from app.jobs.idempotency import Idempotency, earlier_upload
 from app.models import Upload
 from tdmr.wire.datasets import UploadOut
 
@@ -128,6 +132,8 @@ def upload_options(core: CoreDep) -> Response:
     ChecksumMismatchError,
     DiskFullError,
     EmptyBodyError,
+    GoneError,
+    IdempotencyKeyReusedError,
     NotAnArchiveError,
     QuotaExceededError,
     RequestTimeoutError,
@@ -144,8 +150,12 @@ async def create_upload(
     _length: Length = None,
     _metadata: Metadata = None,
     _checksum: ChecksumText = None,
+    idempotency_key: idempotency.Key = None,
 ) -> Response:
-    """Begin an upload that can be broken off and gone on with; its first bytes may come along."""
+    """Begin an upload that can be broken off and gone on with; its first bytes may come along.
+
+    A repeat gets the same upload as it is now; bytes that come along with it are dropped.
+    """
     tus.check_version(request)
     length = tus.length(request)
     if length == 0:
@@ -158,38 +168,72 @@ async def create_upload(
     comes_along = media_type(request) == tus.MEDIA_TYPE
     if not comes_along and content_length(request):
         raise _wrong_type()
-    upload = await run_in_threadpool(_begin, core, caller, length, name, raw)
-    if comes_along:
-        try:
-            upload = await append(request, core, caller.owner, upload.id, 0, checksum)
-        except BaseException:  # the caller never learns its address
-            with anyio.CancelScope(shield=True):
-                await run_in_threadpool(resumable.remove, core.database, core.storage, upload.id)
-            raise
+    asked = idempotency.asked(idempotency_key, f"POST {tus.PATH}", str(length), raw or "")
+    upload, replayed = await run_in_threadpool(_begin, core, caller, asked, length, name, raw)
+    if replayed:
+        async for _ in request.stream():  # what has arrived is told; the rest goes to its address
+            pass
+    elif comes_along:
+        upload = await _take_along(request, core, upload, checksum)
     response = _answer(upload, 201)
     response.headers["Location"] = f"{tus.PATH}/{upload.id}"
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
     return response
 
 
-def _begin(core: Core, caller: Caller, length: int, name: str, metadata: str | None) -> Upload:
-    """The part first, so that a row never speaks of one that isn't there."""
+def _begin(
+    core: Core,
+    caller: Caller,
+    asked: Idempotency,
+    length: int,
+    name: str,
+    metadata: str | None,
+) -> tuple[Upload, bool]:
+    """The part first, so that a row never speaks of one that isn't there; True for a repeat."""
     upload_id = resumable.new_upload_id()
     key = resumable.part_key(upload_id)
+
+    def make(session: Session) -> Upload:
+        quotas.admit_bytes(session, caller.owner, length, core.settings)
+        return resumable.create(
+            session,
+            upload_id=upload_id,
+            owner=caller.owner,
+            name=name,
+            length=length,
+            metadata=metadata,
+            idempotency=asked,
+            settings=core.settings,
+        )
+
+    def find(session: Session, upload: Upload) -> Upload:
+        return resumable.get(session, caller.owner, upload.id)
+
     core.storage.begin(key)
+    kept = False
     try:
-        with core.database.write() as session:
-            quotas.admit_bytes(session, caller.owner, length, core.settings)
-            return resumable.create(
-                session,
-                upload_id=upload_id,
-                owner=caller.owner,
-                name=name,
-                length=length,
-                metadata=metadata,
-                settings=core.settings,
-            )
-    except BaseException:  # however it ends, no part without a row
-        core.storage.delete(key)
+        upload, replayed = idempotency.once(core, caller.owner, asked, make, find, earlier_upload)
+        kept = not replayed
+    finally:
+        if not kept:  # no part without a row
+            core.storage.delete(key)
+    return upload, replayed
+
+
+async def _take_along(
+    request: Request, core: Core, upload: Upload, checksum: Checksum | None
+) -> Upload:
+    """Append the bytes that came with the beginning. If they can't be taken, nothing was begun.
+
+    With a key something was: by it the caller, or whoever goes on meanwhile, knows the address.
+    """
+    try:
+        return await append(request, core, upload.owner, upload.id, 0, checksum)
+    except BaseException:  # whatever it was, the caller hasn't got the address
+        if upload.idempotency_key is None:
+            with anyio.CancelScope(shield=True):
+                await run_in_threadpool(resumable.remove, core.database, core.storage, upload.id)
         raise
 
 

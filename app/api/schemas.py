@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated, Any
 
+from fastapi import Query
 from pydantic import (
     ConfigDict,
     Field,
@@ -40,6 +41,9 @@ class _Printable:
 Printable = _Printable()
 
 
+DryRun = Annotated[
+    bool, Query(description="Check the order, estimate what it takes, and store nothing.")
+]
 MetadataName = Annotated[str, StringConstraints(min_length=1, max_length=64), Printable]
 MetadataValue = Annotated[str, StringConstraints(max_length=500), Printable]
 

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Annotated, Any
 
 from fastapi import Response
+from fastapi.responses import JSONResponse
 from pydantic import ConfigDict, Field, StringConstraints, field_validator
 from sqlalchemy.orm import Session
 
@@ -15,7 +16,7 @@ from app.api import idempotency, pages
 from app.api.core import CallerDep, CoreDep
 from app.api.guard import fails, needs, router
 from app.api.pages import After, Limit
-from app.api.schemas import MetadataName, MetadataValue, Printable
+from app.api.schemas import DryRun, MetadataName, MetadataValue, Printable
 from app.errors import (
     ConflictError,
     DatasetNotReadyError,
@@ -34,6 +35,7 @@ from app.settings import DEFAULT_QUEUE
 from tdmr.config import DEFAULT_BASELINES, Baseline, DistillOptions, JobSpec, Options
 from tdmr.wire.base import Page
 from tdmr.wire.jobs import Budget
+from tdmr.wire.plans import DryRunOut
 from tdmr.wire.sweeps import SweepOut, SweepSummary
 
 routes = router()
@@ -95,7 +97,12 @@ class SweepIn(Options):
         )
 
 
-@routes.post("/sweeps", status_code=201)
+@routes.post(
+    "/sweeps",
+    status_code=201,
+    response_model=SweepOut,
+    responses={200: {"model": DryRunOut, "description": "A dry run: what there is to say."}},
+)
 @needs(Scope.JOBS_WRITE)
 @fails(
     DatasetNotReadyError,
@@ -110,11 +117,17 @@ def create_sweep(
     caller: CallerDep,
     order: SweepIn,
     idempotency_key: idempotency.Key = None,
-) -> SweepOut:
+    dry_run: DryRun = False,
+) -> object:
     """Order many students. The first job shows the views to the foundation; the others wait for it.
 
-    Everything is ordered or nothing; what is wrong is said as for a job.
+    Everything is ordered or nothing; what is wrong is said as for a job, and a dry run answers
+    as a job's does: its estimate is of all jobs together.
     """
+    if dry_run:
+        with core.database.read() as session:
+            said = sweeps.dry_run(session, caller.owner, order.plan(), core.settings)
+        return JSONResponse(said.model_dump(mode="json"))
     content = json.dumps(order.model_dump(mode="json", exclude_unset=True), sort_keys=True)
     asked = idempotency.asked(idempotency_key, "POST /v1/sweeps", content)
 

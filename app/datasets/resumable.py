@@ -43,6 +43,7 @@ def create(
     name: str,
     length: int,
     metadata: str | None,
+    idempotency: Idempotency,
     settings: Settings,
 ) -> Upload:
     """Note an upload of `length` bytes that is about to come. Raises TooManyUploadsError."""
@@ -63,6 +64,8 @@ def create(
         user_metadata=metadata,
         length_bytes=length,
         received_bytes=0,
+        idempotency_key=idempotency.key,
+        request_sha256=idempotency.request_sha256,
         created_at=moment,
         expires_at=moment + timedelta(seconds=settings.upload_expire_seconds),
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.errors import IdempotencyKeyReusedError
-from app.models import Job
+from app.models import Job, Upload
+
+Row = TypeVar("Row", Job, Upload)
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,27 @@ def earlier(session: Session, owner: str, idempotency: Idempotency) -> Job | Non
 
     Raises IdempotencyKeyReusedError when that request asked for something else.
     """
+    return _earlier(session, Job, owner, idempotency)
+
+
+def earlier_upload(session: Session, owner: str, idempotency: Idempotency) -> Upload | None:
+    """The resumable upload that an earlier request with the same key began, or None.
+
+    Raises IdempotencyKeyReusedError as `earlier`.
+    """
+    return _earlier(session, Upload, owner, idempotency)
+
+
+def _earlier(
+    session: Session, table: type[Row], owner: str, idempotency: Idempotency
+) -> Row | None:
     if idempotency.key is None:
         return None
-    job = session.scalars(
-        select(Job).where(Job.owner == owner, Job.idempotency_key == idempotency.key)
+    row = session.scalars(
+        select(table).where(table.owner == owner, table.idempotency_key == idempotency.key)
     ).one_or_none()
-    if job is not None and job.request_sha256 != idempotency.request_sha256:
+    if row is not None and row.request_sha256 != idempotency.request_sha256:
         raise IdempotencyKeyReusedError(
             "This Idempotency-Key was used for another request. Use a new key for a new request."
         )
-    return job
+    return row

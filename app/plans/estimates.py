@@ -8,7 +8,7 @@ by GMACs. All work in the caller's transaction.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -74,13 +74,12 @@ def make(
     warm = warm or _was_shown(session, key, device)
     found = [_stage(session, each, device) for each in stages(spec, load, warm=warm)]
     counted = [each.measurements for each in found if each.units]
-    order: tuple[Basis, ...] = ("none", "scaled", "same")
     return Estimate(
         seconds=_total([each.seconds for each in found]),
         low=_total([each.low for each in found]),
         high=_total([each.high for each in found]),
         measurements=min(counted),
-        basis=min((each.basis for each in found), key=order.index),
+        basis=_weakest(each.basis for each in found),
         stages=found,
         foundation_forwards=0 if warm else load.shown,
         other_forwards=loads.other_forwards(spec, load),
@@ -93,6 +92,9 @@ def make(
 
 WARM = "The features are in the cache already; a worker on another machine has to make them anew."
 COLD = "The cache is cold: the foundation is shown every view."
+SHARED = (
+    "The first job fills the cache for the others; on another machine each has to fill it anew."
+)
 APART = "Waiting in the queue and packaging the student come on top."
 
 
@@ -110,6 +112,51 @@ def stages(spec: JobSpec, load: Load, *, warm: bool = False) -> list[Stage]:
         *(Stage(name, *student, training.steps) for name in trained),
         Stage(REST, *foundation, 1),
     ]
+
+
+def total(found: Sequence[Estimate]) -> Estimate:
+    """What jobs that are ordered together take in all: one that finds the cache warm adds none."""
+    names = dict.fromkeys(stage.stage for each in found for stage in each.stages)
+    merged = [
+        _merged([stage for each in found for stage in each.stages if stage.stage == name])
+        for name in names
+    ]
+    cold = [each for each in found if each.cache == "cold"]
+    bytes_ = [each.cache_bytes for each in cold or found[:1]]
+    memory = [each.memory_bytes for each in found if each.memory_bytes is not None]
+    said = [line for each in found for line in each.assumes]
+    return Estimate(
+        seconds=_total([each.seconds for each in found]),
+        low=_total([each.low for each in found]),
+        high=_total([each.high for each in found]),
+        measurements=min(each.measurements for each in found),
+        basis=_weakest(each.basis for each in found),
+        stages=merged,
+        foundation_forwards=sum(each.foundation_forwards for each in found),
+        other_forwards=sum(each.other_forwards for each in found),
+        cache="cold" if cold else "warm",
+        cache_bytes=None if None in bytes_ else sum(each or 0 for each in bytes_),
+        memory_bytes=max(memory, default=None),
+        assumes=[*dict.fromkeys(SHARED if cold and line == WARM else line for line in said)],
+    )
+
+
+def _merged(stages: Sequence[StageEstimate]) -> StageEstimate:
+    """One stage of many jobs."""
+    return StageEstimate(
+        stage=stages[0].stage,
+        units=sum(each.units for each in stages),
+        seconds=_total([each.seconds for each in stages]),
+        low=_total([each.low for each in stages]),
+        high=_total([each.high for each in stages]),
+        measurements=min((each.measurements for each in stages if each.units), default=0),
+        basis=_weakest(each.basis for each in stages),
+    )
+
+
+def _weakest(found: Iterable[Basis]) -> Basis:
+    order: tuple[Basis, ...] = ("none", "scaled", "same")
+    return min(found, key=order.index)
 
 
 def kept(estimate: Estimate | None) -> Json | None:

@@ -56,14 +56,12 @@ def place(
     )
 
 
-def estimated(
-    session: Session, owner: str, order: Order, settings: Settings, *, warm: bool = False
-) -> Estimate | None:
-    """What an order will take; `warm` as in `estimates.make`."""
+def estimated(session: Session, owner: str, order: Order, settings: Settings) -> Estimate | None:
+    """What an order will take."""
     dataset = checks.dataset_of(session, owner, order.dataset_id)
     if dataset is None:
         return None
-    return estimates.make(session, order.spec, dataset, order.terms.queue, settings, warm=warm)
+    return estimates.make(session, order.spec, dataset, order.terms.queue, settings)
 
 
 def _unknown(found: list[Finding]) -> bool:

@@ -22,12 +22,14 @@ from app.jobs.queue import Place
 from app.jobs.service import Terms
 from app.jobs.states import ENDED, State
 from app.models import Job, Student
-from app.plans import checks, estimates, orders
+from app.plans import checks, estimates, options
+from app.plans import load as loads
 from app.plans.checks import Order
 from app.plans.findings import Finding
 from app.plans.tables import Sweep
 from app.settings import Settings
 from tdmr.config import JobSpec
+from tdmr.wire.plans import DryRunOut, Estimate
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,9 @@ def create(
     session.add(sweep)
     session.flush()
     first: str | None = None
-    for order in plan.orders():
-        warm = first is not None
-        estimate = orders.estimated(session, owner, order, settings, warm=warm)
+    for order, estimate in zip(
+        plan.orders(), _estimated(session, owner, plan, settings), strict=True
+    ):
         view = service.create(
             session,
             owner=owner,
@@ -97,7 +99,7 @@ def create(
             spec=order.spec,
             terms=order.terms,
             metadata=plan.metadata,
-            idempotency=replace(idempotency, key=None) if warm else idempotency,
+            idempotency=replace(idempotency, key=None) if first else idempotency,
             settings=settings,
             sweep_id=sweep.id,
             waits_for=first,
@@ -109,15 +111,70 @@ def create(
     return _members(session, sweep, settings)
 
 
+def dry_run(session: Session, owner: str, plan: Plan, settings: Settings) -> DryRunOut:
+    """Everything there is to say of a sweep, errors first. Writes nothing.
+
+    What is said of some students alone points at them, and what is said of all at the order.
+    """
+    found = findings(session, owner, plan, settings)
+    estimated = _estimated(session, owner, plan, settings)
+    known = [each for each in estimated if each is not None]
+    said = [
+        checks.possible(session, owner, order, estimate, settings)
+        for order, estimate in zip(plan.orders(), estimated, strict=True)
+    ]
+    shared = [
+        each
+        for each in said[0]
+        if each.pointer != "/student" and all(each in others for others in said)
+    ]
+    alone = [
+        replace(each, pointer=f"/students/{number}")
+        for number, of_one in enumerate(said)
+        for each in of_one
+        if each not in shared
+    ]
+    return DryRunOut(
+        ok=not found,
+        findings=[each.out() for each in (*found, *shared, *alone)],
+        estimate=estimates.total(known) if len(known) == len(estimated) else None,
+    )
+
+
+def _estimated(
+    session: Session, owner: str, plan: Plan, settings: Settings
+) -> list[Estimate | None]:
+    """What each job will take; what one of them shows to the foundation is there for the next."""
+    dataset, shown = checks.dataset_of(session, owner, plan.dataset_id), set[str]()
+    found: list[Estimate | None] = []
+    for order in plan.orders():
+        load = None if dataset is None else loads.of(order.spec, dataset)
+        if dataset is None or load is None:
+            found.append(None)
+            continue
+        key = loads.views_key(order.spec, dataset, load)
+        warm, queue_name = key in shown, order.terms.queue
+        found.append(estimates.make(session, order.spec, dataset, queue_name, settings, warm=warm))
+        shown.add(key)
+    return found
+
+
 def findings(session: Session, owner: str, plan: Plan, settings: Settings) -> list[Finding]:
     """What keeps a sweep from being taken: what is wrong with all jobs, and with each student."""
-    first, *_ = plan.orders()
+    first, *others = plan.orders()
     whole = replace(first, count=len(plan.students))
     found = checks.certain(session, owner, whole, settings)
     common = [each for each in found if each.pointer != "/student"]
     named = enumerate(plan.students)
     unknown = (checks.unknown_model(name, "student", f"/students/{n}") for n, name in named)
-    return [*common, *(each for each in unknown if each is not None)]
+    said = {each.detail for each in common}
+    alone = [
+        replace(each, pointer=f"/students/{n}")
+        for n, order in enumerate(others, 1)
+        for each in options.contradictions(order.spec)
+        if each.detail not in said
+    ]
+    return [*common, *alone, *(each for each in unknown if each is not None)]
 
 
 def get(session: Session, owner: str, sweep_id: str, settings: Settings) -> Members:

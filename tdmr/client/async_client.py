@@ -272,6 +272,25 @@ class AsyncClient:
         )
         return await self._ask(call, partial(read, SweepOut))
 
+    async def check_sweep(
+        self,
+        dataset_id: str,
+        foundation: str,
+        students: Iterable[str],
+        *,
+        options: DistillOptions | Mapping[str, Any] | None = None,
+        max_seconds: float | None = None,
+        **more: Any,
+    ) -> DryRunOut:
+        """What would become of a sweep: everything wrong with it, and an estimate of all jobs.
+
+        `more` is as `submit_sweep` takes it. Nothing is stored.
+        """
+        call = calls.submit_sweep(
+            dataset_id, foundation, students, options=options, max_seconds=max_seconds, **more
+        )
+        return await self._ask(call.having(params={"dry_run": "true"}), partial(read, DryRunOut))
+
     def sweeps(self) -> AsyncIterator[SweepSummary]:
         """Your sweeps, the newest first."""
         return self._each(calls.get("sweeps"), partial(read, SweepSummary))

@@ -117,9 +117,9 @@ def create_dataset(archive: Path, name: str) -> Call:
 
 
 def begin_upload(total: int, name: str) -> Call:
-    """POST /v1/uploads (tus, creation)."""
+    """POST /v1/uploads (tus, creation); sent again, it begins no other one."""
     encoded = base64.b64encode(name.encode()).decode()
-    headers = {"Upload-Length": str(total), "Upload-Metadata": f"name {encoded}"}
+    headers = {**_new_key(), "Upload-Length": str(total), "Upload-Metadata": f"name {encoded}"}
     return Call("POST", _path("uploads"), headers={**TUS, **headers})
 
 

@@ -127,16 +127,17 @@ class _Upload:
     """One upload: where it is, and how far."""
 
     def __init__(self, archive: Path, name: str) -> None:
-        self._archive, self._name = archive, name
+        self._archive = archive
         self._url: str | None = None
         self._known = False  # whether `offset` is what the server has
         self.total = archive.stat().st_size
+        self._begin = calls.begin_upload(self.total, name)  # with a key, which repeats keep
         self.offset = -1
 
     def next(self) -> Call:
         """What to ask for: begin, say how far it is, or take a piece."""
         if self._url is None:
-            return calls.begin_upload(self.total, self._name)
+            return self._begin
         if not self._known:
             return calls.reached(self._url)
         self._known = False

@@ -44,6 +44,7 @@ Baselines = Annotated[
 Watch = Annotated[bool, typer.Option("--watch", help="Show it until it has ended.")]
 MaxSeconds = Annotated[float | None, typer.Option(help="Of work; then the student so far.")]
 Priority = Annotated[int | None, typer.Option(help="Among your own waiting jobs.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would come.")]
 Queue = Annotated[str | None, typer.Option(help="One of the server's queues.")]
 
 
@@ -59,7 +60,7 @@ def submit(
     priority: Priority = None,
     queue: Queue = None,
     watch: Watch = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would come.")] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Order a student.
@@ -72,7 +73,7 @@ def submit(
     more |= {"max_seconds": max_seconds, "priority": priority, "queue": queue}
     with connected(WATCH_PATIENCE if watch else PATIENCE) as client:
         if dry_run:
-            _foresee(client.check(dataset, foundation, student, options=asked, **more), as_json)
+            foresee(client.check(dataset, foundation, student, options=asked, **more), as_json)
             return
         job = client.submit(dataset, foundation, student, options=asked, **more)
         _ordered(job, watch, as_json)
@@ -199,7 +200,7 @@ def _ordered(job: Job, watch: bool, as_json: bool) -> None:
         _print(job, as_json)
 
 
-def _foresee(found: DryRunOut, as_json: bool) -> None:
+def foresee(found: DryRunOut, as_json: bool) -> None:
     """Print what would become of an order, and end with the code that it would end with."""
     if as_json:
         document(found)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tdmr.commands.jobs import Baselines, MaxSeconds, Priority, Queue
+from tdmr.commands.jobs import Baselines, DryRun, MaxSeconds, Priority, Queue, foresee
 from tdmr.commands.shared import (
     AsJson,
     Limit,
@@ -41,6 +41,7 @@ def submit(
     max_seconds: MaxSeconds = None,
     priority: Priority = None,
     queue: Queue = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Order many students; the foundation sees the images once for all of them."""
@@ -53,6 +54,11 @@ def submit(
     }
     asked = options_of(options, option)
     with connected() as client:
+        if dry_run:
+            foresee(
+                client.check_sweep(dataset, foundation, student, options=asked, **more), as_json
+            )
+            return
         _print(client.submit_sweep(dataset, foundation, student, options=asked, **more), as_json)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Insert, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app import migrate
@@ -30,14 +30,14 @@ def test_the_third_version_adds_uploads_and_changes_nothing_else(any_url: str) -
     assert after == before
     database = Database(any_url)
     with database.write() as session:
-        session.add(upload())
+        session.execute(upload())
     database.close()
     migrate.downgrade(any_url, "0002")
     assert dump(any_url) | {"alembic_version": []} == before
 
 
-def upload(**changed: Any) -> Upload:
-    """A row of the third version."""
+def upload(**changed: Any) -> Insert:
+    """A row of the third version, without what later ones add."""
     row = {
         "id": "up_1",
         "owner": "ana",
@@ -49,7 +49,7 @@ def upload(**changed: Any) -> Upload:
         "expires_at": None,
         "dataset_id": "ds_1",
     }
-    return Upload(**{**row, **changed})
+    return insert(Upload).values(**{**row, **changed})
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_the_third_version_refuses_what_cant_be(any_url: str, wrong: dict[str, A
     migrate.upgrade(any_url, "0003")
     database = Database(any_url)
     with database.write() as session:
-        session.add(upload())
+        session.execute(upload())
     with pytest.raises(IntegrityError), database.write() as session:
-        session.add(upload(id="up_2", **wrong))
+        session.execute(upload(id="up_2", **wrong))
     database.close()
 
 
@@ -171,3 +171,25 @@ def test_the_ninth_version_adds_deletion_and_can_be_taken_back(any_url: str) -> 
     for row in before["datasets"]:
         del row["status"]
     assert after == before
+
+
+def test_the_tenth_version_adds_keys_of_uploads_and_can_be_taken_back(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0009")
+    database = Database(any_url)
+    with database.write() as session:
+        session.execute(upload())
+        session.execute(upload(id="up_2"))
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0010")
+    key = {"idempotency_key": "k", "request_sha256": "4" * 64}
+    with database.write() as session:  # each owner has keys of their own, and none is no key
+        session.execute(upload(id="up_3", **key))
+        session.execute(upload(id="up_4", **key, owner="bob"))
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.execute(upload(id="up_5", **key))
+    with database.write() as session:
+        session.execute(delete(Upload).where(Upload.idempotency_key == "k"))
+    database.close()
+    migrate.downgrade(any_url, "0009")
+    assert dump(any_url) == before

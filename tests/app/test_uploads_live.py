@@ -89,6 +89,41 @@ def test_what_was_counted_outlives_the_server(tmp_path: Path, large: Path) -> No
     assert found["upload_sha256"] == hashlib.sha256(content).hexdigest()
 
 
+@pytest.mark.parametrize("key", [{"Idempotency-Key": "k"}, {}], ids=["key", "no-key"])
+def test_a_beginning_that_breaks_off_is_found_by_its_key(
+    server: Running, large: Path, key: dict[str, str]
+) -> None:
+    """Without one nobody could ever ask for it, and it's removed."""
+    content, parts = large.read_bytes(), server.data / "storage" / "parts"
+    before = set(parts.glob("*"))
+    asked = {**PIECE, **key, "Upload-Length": str(len(content))}
+    lines = ["POST /v1/uploads HTTP/1.1", "Host: localhost", f"Authorization: Bearer {server.key}"]
+    lines += [f"{name}: {value}" for name, value in asked.items()]
+    head = "\r\n".join([*lines, f"Content-Length: {len(content)}", "", ""]).encode()
+
+    def size() -> int:
+        return sum(part.stat().st_size for part in set(parts.glob("*")) - before)
+
+    with server.connect() as connection:
+        connection.sendall(head + content[: 3 * MEBIBYTE])
+        wait_until(lambda: size() >= 2 * MEBIBYTE)
+    if not key:
+        wait_until(lambda: set(parts.glob("*")) == before)
+        return
+    with server.client() as client:
+
+        def again() -> httpx.Response:
+            return client.post(
+                "/v1/uploads", headers={**TUS, **key, "Upload-Length": asked["Upload-Length"]}
+            )
+
+        wait_until(lambda: int(again().headers["Upload-Offset"]) >= 2 * MEBIBYTE)
+        found = again()
+        assert (found.status_code, found.headers["Idempotency-Replayed"]) == (201, "true")
+        assert size() == int(found.headers["Upload-Offset"])
+        assert client.delete(found.headers["Location"], headers=TUS).status_code == 204
+
+
 def test_while_one_request_sends_another_is_refused(server: Running, large: Path) -> None:
     content = large.read_bytes()
     with server.client() as client:

@@ -53,6 +53,12 @@ def test_a_dry_run_says_what_would_come_and_orders_nothing(
     bad = call("jobs", "submit", "--dry-run", "--dataset", "ds_none", *ORDER)
     assert bad.status == 3
     assert "error: /dataset_id You have no such dataset." in bad.out
+    sweep = ("sweeps", "submit", "--dry-run", *ORDER, "--student", "test_vit", "--dataset")
+    good = call(*sweep, dataset_id, "--json")
+    assert (good.status, json.loads(good.out)["ok"]) == (0, True)
+    bad = call(*sweep, "ds_none", "--student", "resnet81")
+    assert bad.status == 3
+    assert "error: /students/2 " in bad.out
     assert said(here, "jobs")["data"] == before
 
 
