@@ -29,6 +29,7 @@ from app.errors import (
     DatasetNotReadyError,
     GoneError,
     IdempotencyKeyReusedError,
+    ModelNotReadyError,
     QuotaExceededError,
     UnknownModelError,
 )
@@ -63,6 +64,7 @@ DryRun = Annotated[
     DatasetNotReadyError,
     GoneError,
     IdempotencyKeyReusedError,
+    ModelNotReadyError,
     QuotaExceededError,
     UnknownModelError,
 )
@@ -260,6 +262,7 @@ def resume_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
     DatasetNotReadyError,
     GoneError,
     IdempotencyKeyReusedError,
+    ModelNotReadyError,
     QuotaExceededError,
     UnknownModelError,
 )

@@ -21,6 +21,7 @@ from app.errors import (
     DatasetNotReadyError,
     GoneError,
     IdempotencyKeyReusedError,
+    ModelNotReadyError,
     QuotaExceededError,
     UnknownModelError,
 )
@@ -101,6 +102,7 @@ class SweepIn(Options):
     DatasetNotReadyError,
     GoneError,
     IdempotencyKeyReusedError,
+    ModelNotReadyError,
     QuotaExceededError,
     UnknownModelError,
 )

@@ -33,9 +33,10 @@ from tests.worker.scenes import GOOD, ingest_job
 from tests.worker.standin_worker import standin
 from worker import pipeline
 from worker.heart import Heart
-from worker.kinds import Site, make
+from worker.kinds import make
 from worker.launch import Child
 from worker.pipeline import Launch
+from worker.site import Site
 
 
 @dataclass

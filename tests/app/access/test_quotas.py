@@ -96,7 +96,7 @@ def upload(database: Database, length: int, days: float | None) -> None:
 
 def test_nobody_has_used_anything_at_first(any_database: Database, tmp_path: Path) -> None:
     found = used(any_database, tmp_path)
-    assert found == {"waiting_jobs": 0, "stored_bytes": 0, "device_hours": 0}
+    assert found == {"waiting_jobs": 0, "stored_bytes": 0, "own_models": 0, "device_hours": 0}
 
 
 def test_jobs_that_wait_are_those_queued_and_paused(any_database: Database, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_spent_hours_come_back_when_enough_of_them_are_old(
 def test_without_limits_nothing_is_refused(any_database: Database, tmp_path: Path) -> None:
     dataset_id = make_dataset(any_database)
     job(any_database, dataset_id, spent_seconds=1e9)
-    names = ("waiting_jobs", "stored_bytes", "device_hours")
+    names = ("waiting_jobs", "stored_bytes", "own_models", "device_hours")
     none = settings(tmp_path, **{f"quota_{name}": 0 for name in names})
     with any_database.read() as session:
         quotas.admit_job(session, "ana", none)
