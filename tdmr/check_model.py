@@ -26,8 +26,11 @@ def check_model(path: Path) -> int:
     options = CheckOptions.model_validate_json(job.config.read_bytes())
     reporter.start(STAGE)
     try:
-        limits.hold(options.memory_bytes, options.cpu_seconds)
-        load_recipe()
+        _load()
+        memory = options.memory_bytes
+        if memory is not None:  # beside the libraries, whose own share nobody knows beforehand
+            memory += limits.address_space()
+        limits.hold(memory, options.cpu_seconds)
         with own.offered(job.models):
             report = examine(options.model)
     except limits.OutOfTime:
@@ -50,8 +53,6 @@ def examine(name: str) -> Report:
 
     from tdmr.models import load_foundation
 
-    # Two pictures are soon seen, and each thread would take address space.
-    torch.set_num_threads(1)
     taps = ReprogramOptions().taps
     try:
         found = load_foundation(name, None, taps, torch.device("cpu"))
@@ -63,6 +64,14 @@ def examine(name: str) -> Report:
         channels=found.channels,
         fingerprint=found.weights_hash(),
     )
+
+
+def _load() -> None:
+    """Load torch, for one thread: pictures are soon seen, and each more takes address space."""
+    load_recipe()
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _finding(error: TdmrError) -> Finding:

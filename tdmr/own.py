@@ -46,7 +46,9 @@ class CheckOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
-    memory_bytes: int | None = Field(None, description="Address space of the check; null: any.")
+    memory_bytes: int | None = Field(
+        None, description="Address space beside the libraries'; null: any."
+    )
     cpu_seconds: int | None = Field(None, description="Processor time of the check; null: any.")
 
 

@@ -29,9 +29,9 @@ KIND = "model"
 FOLDER = "models"
 DAY = 86_400.0
 MOST_NAMED = 20  # jobs that stand in the way
-# The libraries alone take some 4 GiB of address space. A file in half precision is loaded beside
-# the model's own single precision, and beside random weights.
-BASE_MEMORY = 8 * 2**30
+# A file in half precision is loaded beside the model's own single precision, and beside random
+# weights; and pictures are shown to it.
+BASE_MEMORY = 2 * 2**30
 COPIES = 6
 BASE_CPU_SECONDS = 600
 CPU_SECONDS_PER_MIB = 1
@@ -52,7 +52,7 @@ def new_model_id() -> str:
 
 def file_key(model_id: str) -> str:
     """Where the weights of a model are stored."""
-    return f"{FOLDER}/{model_id}/{own.WEIGHTS}"
+    return f"{FOLDER}/{model_id}.safetensors"
 
 
 def create(

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.db import Database, now
 from app.deletion import Row
+from app.foundations import service as foundations
 from app.jobs.dependants import inherited
 from app.models import Dataset, Event, Job, Model, Student, Upload
 from app.storage import LocalStorage
@@ -35,7 +36,7 @@ def free(database: Database, storage: LocalStorage) -> int:
 
 
 def drain(database: Database, storage: LocalStorage, emptying: Emptying) -> int:
-    """Have rows emptied, batch after batch, and remove the folder of each; how many they were."""
+    """Have rows emptied, batch after batch, and remove what each had; how many they were."""
     total = 0
     while True:
         with database.write() as session:
@@ -87,7 +88,7 @@ def _empty_models(session: Session) -> Sequence[str]:
         row.licence = row.file_key = None
     checks = select(Job.id).where(Job.model_id.in_([row.id for row in rows]), Job.kind == "model")
     session.execute(delete(Event).where(Event.job_id.in_(checks)))
-    return [f"models/{row.id}" for row in rows]
+    return [foundations.file_key(row.id) for row in rows]
 
 
 def _empty_students(session: Session) -> Sequence[str]:

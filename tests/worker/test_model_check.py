@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from app.db import Database, new_id, now
 from app.foundations import service
@@ -20,16 +20,12 @@ from app.jobs.idempotency import Idempotency
 from app.models import Job, Model
 from app.settings import Settings
 from app.storage import LocalStorage
-from tdmr.check_model import check_model
-from tdmr.jobdir import JobDir
 from tdmr.models import load_foundation
-from tdmr.own import CheckOptions, OwnModel, place
+from tdmr.own import CheckOptions
 from tests.worker import scenes
 from worker import collector, pipeline, sweeper
 
 State = dict[str, torch.Tensor]
-Change = Callable[[State], State]
-ABOUT = OwnModel(name="ours", architecture="test_vit", licence=None, sha256="0" * 64)
 
 
 @dataclass
@@ -86,9 +82,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(
-    database: Database, storage: LocalStorage, settings: Settings, tmp_path: Path
-) -> Bench:
+def bench(database: Database, storage: LocalStorage, settings: Settings, tmp_path: Path) -> Bench:
     return Bench(database, storage, settings, tmp_path)
 
 
@@ -113,62 +107,76 @@ def test_weights_that_fit_are_ready_and_stay_where_they_are(bench: Bench) -> Non
 
 def jobs(bench: Bench) -> list[Job]:
     with bench.database.read() as session:
-        return list(session.query(Job))
+        return list(session.scalars(select(Job)))
 
 
-def infinite(found: State) -> State:
-    return {**found, "norm.weight": torch.full_like(found["norm.weight"], float("nan"))}
-
-
-def quantised(found: State) -> State:
-    return {**found, "norm.weight": torch.ones_like(found["norm.weight"], dtype=torch.int8)}
-
-
-def reshaped(found: State) -> State:
-    return {**found, "norm.weight": torch.ones(65)}
-
-
-def without(found: State) -> State:
-    return {name: tensor for name, tensor in found.items() if name != "blocks.0.attn.qkv.weight"}
-
-
-def renamed(found: State) -> State:
-    return {f"backbone.encoder.{name}": tensor for name, tensor in found.items()}
-
-
-def too_large(found: State) -> State:
-    wide = found["norm.weight"].double()
-    return {**found, "norm.weight": torch.full_like(wide, 1e300)}
+def test_weights_that_dont_fit_are_invalid_and_gone(bench: Bench) -> None:
+    model = bench.checked(state("test_resnet"))
+    assert (model.status, model.file_key, model.params) == ("invalid", None, None)
+    (finding,) = model.findings
+    assert finding["code"] == "model_weights"
+    assert "cls_token: expected (1, 1, 64), found none" in finding["detail"]
+    assert finding["advice"] == "Upload it with the architecture that they were saved from."
+    assert scenes.files_under(bench.storage.root) == []
+    (job,) = jobs(bench)
+    assert job.state == "succeeded"
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("limits", "code"),
     [
-        (infinite, "aren't finite numbers: norm.weight (1 in all)"),
-        (too_large, "aren't finite numbers: norm.weight (1 in all)"),
-        (quantised, "norm.weight: expected floating-point numbers, found int8"),
-        (reshaped, "norm.weight: expected (64,), found (65,)"),
-        (without, "blocks.0.attn.qkv.weight: expected (192, 64), found none"),
-        (renamed, "and 63 more"),
+        ({"memory_bytes": 2**20}, "check_memory"),  # no room for the file's map
+        ({"memory_bytes": 2**21}, "check_memory"),  # none for a second one
+        ({"cpu_seconds": 1}, "check_time"),
     ],
 )
-def test_what_differs_is_said_and_the_bytes_are_gone(
-    tmp_path: Path, change: Change, said: str
+def test_a_check_that_takes_too_much_ends_and_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], code: str
 ) -> None:
-    job, report = examined(tmp_path, change(state()))
-    (finding,) = report.findings
-    assert (finding.code, report.params) == ("model_weights", None)
-    assert said in finding.detail
-    assert str(job.path) not in finding.detail
-    assert finding.advice
+    def tight(model: Model) -> CheckOptions:
+        return CheckOptions(model=model.id, **limits)
+
+    monkeypatch.setattr(service, "check_options", tight)
+    model = bench.checked(state())
+    assert (model.status, model.file_key) == ("invalid", None)
+    assert [finding["code"] for finding in model.findings] == [code]
+    assert scenes.files_under(bench.storage.root) == []
 
 
-def examined(folder: Path, found: State, **limits: int) -> object:
-    from tdmr.own import Report
+def test_weights_that_the_store_has_damaged_are_never_used(bench: Bench) -> None:
+    model_id = bench.upload(state())
+    path = bench.storage.path(service.file_key(model_id))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert bench.run()
+    (job,) = jobs(bench)
+    assert (job.state, job.strikes) == ("queued", 1)  # to be tried again: the store may recover
+    assert bench.model(model_id).status == "processing"
 
-    job = JobDir(folder / "job")
-    job.path.mkdir()
-    save_file(found, place(job.models, "mod_1", ABOUT))
-    job.config.write_text(CheckOptions(model="mod_1", **limits).model_dump_json())
-    assert check_model(job.path) == 0
-    return job, Report.model_validate_json((job.out / "report.json").read_bytes())
+
+def test_the_model_of_a_check_that_always_dies_is_invalid(bench: Bench) -> None:
+    bench.settings.max_attempts = 1
+    model_id = bench.upload(state())
+    with bench.database.write() as session:
+        claim = moves.claim(session, worker="dead", lease_seconds=60)
+        assert claim is not None
+        past = now(session) - timedelta(seconds=1)
+        session.execute(update(Job).where(Job.id == claim.job_id).values(lease_until=past))
+    (swept,) = sweeper.sweep(bench.database, bench.storage, bench.settings)
+    assert (swept.kind, swept.state) == ("model", "failed")
+    model = bench.model(model_id)
+    assert (model.status, model.findings[0]["code"]) == ("invalid", "worker_lost")
+    assert scenes.files_under(bench.storage.root) == []
+
+
+def test_only_what_no_row_speaks_of_is_collected(bench: Bench) -> None:
+    kept, orphan = bench.upload(state()), new_id("mod")
+    bench.storage.put(service.file_key(orphan), bench.folder / "weights")
+    old = 3 * service.DAY
+    for model_id in (kept, orphan):
+        path = bench.storage.path(service.file_key(model_id))
+        os.utime(path, (path.stat().st_mtime - old,) * 2)
+    young = new_id("mod")  # its row is about to be written
+    bench.storage.put(service.file_key(young), bench.folder / "weights")
+    collector.collect(bench.database, bench.storage, bench.settings)
+    left = {path.stem for path in (bench.storage.root / "models").iterdir()}
+    assert left == {kept, young}

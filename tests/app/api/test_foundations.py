@@ -53,7 +53,7 @@ def test_weights_are_kept_as_they_come_and_checked_next(service: Service) -> Non
         "check": {"status": "queued", "stage": None, "eta_seconds": None, "attempt": 0},
     }
     (key,) = service.files()
-    assert key == f"models/{made['id']}/model.safetensors"
+    assert key == f"models/{made['id']}.safetensors"
     assert service.core.storage.path(key).read_bytes() == GOOD
     service.check_model()
     found = service.client.get(f"/v1/models/{made['id']}").json()
