@@ -1,4 +1,4 @@
-"""Every snippet of docs/client.md and every line of docs/command.md, run against a real server."""
+"""Every snippet of docs/client.md, command.md and models.md, run against a real server."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 
 from benchmarks.served import ROOT, Running, serving
 from tests.shapes import draw, draw_dataset
@@ -73,6 +74,23 @@ def test_the_commands_page(server: Running, folder: Path) -> None:
     assert (folder / "log.jsonl").read_text().count('"type": "succeeded"') == 1
 
 
+def test_the_models_page(server: Running, folder: Path) -> None:
+    torch.save(timm.create_model("test_vit").state_dict(), folder / "ours.pt")
+    start = "import os\nURL, KEY = os.environ['URL'], os.environ['KEY']\n"
+    snippets = blocks("models.md", "python")
+    assert len(snippets) == 2
+    out = ran([sys.executable, "-c", start + "\n".join(snippets)], folder, server)
+    assert out.splitlines() == ["ready 306240 []", "True", "['ours']", "ready"]
+    (script,) = blocks("models.md", "sh")
+    login = 'set -euo pipefail\necho "$KEY" | tdmr login "$URL"\n'
+    newest = "DATASET=$(tdmr datasets list --limit 1 --json | grep -o 'ds_[0-9a-f]*' | head -n 1)\n"
+    out = ran([shutil.which("bash") or "bash", "-c", login + newest + script], folder, server)
+    assert out.count("status        ready") == 2
+    assert '"status": "ready"' in out
+
+
 def test_the_pages_are_linked() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert {"client.md", "command.md"} <= set(re.findall(r"\(docs/(\w+\.md)\)", readme))
+    assert {"client.md", "command.md", "models.md"} <= set(
+        re.findall(r"\(docs/(\w+\.md)\)", readme)
+    )

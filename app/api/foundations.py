@@ -135,8 +135,7 @@ def _check_architecture(architecture: str) -> None:
     if found is None:
         return
     detail = f"{architecture!r} isn't a timm architecture that offers taps, or lacks that tag."
-    advice = "Name the one that the weights were saved from."
-    raise findings.refused(UnknownModelError, found, detail, advice)
+    raise findings.refused(UnknownModelError, found, detail, found.advice)
 
 
 def _check_room(core: Core, owner: str, declared: int | None, key: str | None) -> None:

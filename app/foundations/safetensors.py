@@ -61,7 +61,8 @@ class Reader:
     def end(self) -> None:
         """All bytes have come. Raises NotSafetensorsError for a file that is cut off."""
         if self._length is None:
-            raise _refused("It ends before its header does.", _AGAIN)
+            short = _refused("It ends before its header does.", _AGAIN)
+            raise short if len(self._head) > LENGTH_BYTES else _another(bytes(self._head), short)
         if self._bytes < self._length:
             missing = self._length - self._bytes
             raise _refused(f"It is cut off: {missing:,} bytes are missing.", _AGAIN)
@@ -71,7 +72,10 @@ class Reader:
             return
         size = int.from_bytes(self._head[:LENGTH_BYTES], "little")
         if size > MAX_HEADER or self._head[LENGTH_BYTES:][:1] != b"{":
-            raise _another(bytes(self._head[:LENGTH_BYTES]), size)
+            said = "Its header isn't a JSON object."
+            if size > MAX_HEADER:
+                said = f"Its header would have {size:,} bytes, and may have {MAX_HEADER:,}."
+            raise _another(bytes(self._head[:LENGTH_BYTES]), _refused(said, CONVERT))
         behind = LENGTH_BYTES + size
         if len(self._head) < behind:
             return
@@ -79,18 +83,15 @@ class Reader:
         self._head.clear()
 
 
-def _another(start: bytes, size: int) -> NotSafetensorsError:
-    """What a file is whose first bytes aren't a header's length.
+def _another(start: bytes, otherwise: NotSafetensorsError) -> NotSafetensorsError:
+    """What to say of a file whose first bytes aren't a header's length.
 
     They are asked last: a length can begin as a pickle does.
     """
     for first, kind in OTHERS:
         if start.startswith(first):
             return _refused(f"It is {kind}", CONVERT)
-    if size <= MAX_HEADER:
-        return _refused("Its header isn't a JSON object.", CONVERT)
-    may = f"its header has {size:,} bytes, and {MAX_HEADER:,} may be"
-    return _refused(f"Its first bytes say that {may}.", CONVERT)
+    return otherwise
 
 
 def numbers(header: bytes) -> int:

@@ -64,14 +64,16 @@ def legacy() -> bytes:
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
         (b"\x1f\x8b\x08" + bytes(100), "gzip"),
         (b"GGUF" + bytes(100), "GGUF"),
+        (pickle.dumps({}, 2), "a pickle"),  # shorter than a header's length
     ],
 )
 def test_another_format_is_known_and_how_to_convert_it_is_said(content: bytes, what: str) -> None:
     said = refusal(content)
     assert what in said
     assert "safetensors.torch.save_file" in said
-    with pytest.raises(NotSafetensorsError):
-        Reader().take(content[:16])  # at once
+    if len(content) > LENGTH_BYTES:
+        with pytest.raises(NotSafetensorsError):
+            Reader().take(content[:16])  # at once
 
 
 def test_a_pickle_that_would_do_something_does_nothing(tmp_path: Path) -> None:
@@ -98,9 +100,9 @@ def twice(name: str) -> bytes:
         (GOOD[:60], "ends before its header"),
         (GOOD[:-1], "cut off: 1 bytes are missing"),
         (GOOD + b"x", "more bytes than its header tells of"),
-        (pack(header(), length=MAX_HEADER + 1), "1,048,577 bytes, and 1,048,576 may be"),
-        (pack(header(), length=2**63), "and 1,048,576 may be"),
-        (pack(b" " * (MAX_HEADER + 1)), "and 1,048,576 may be"),
+        (pack(header(), length=MAX_HEADER + 1), "1,048,577 bytes, and may have 1,048,576"),
+        (pack(header(), length=2**63), "and may have 1,048,576"),
+        (pack(b" " * (MAX_HEADER + 1)), "and may have 1,048,576"),
         (pack(header(), length=0), "isn't JSON"),
         (pack(b"[1]"), "isn't a JSON object"),
         (pack(b"{\xff}"), "isn't JSON"),
