@@ -161,7 +161,8 @@ def test_tidying_up_keeps_what_was_published(bench: Bench) -> None:
         assert bench.run(launch)
         row = bench.job(str(job_id))
         claim = Claim(
-            *(row.id, row.kind, row.attempt, row.owner, row.dataset_id, row.parent_id),
+            *(row.id, row.kind, row.attempt, row.owner, row.dataset_id, row.model_id),
+            row.parent_id,
             *(row.spec, row.checkpoint, "bench"),
         )
         before = scenes.files_under(bench.storage.root)
