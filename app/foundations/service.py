@@ -126,6 +126,7 @@ def named(session: Session, owner: str, name: str) -> Model | None:
         select(Model)
         .where(Model.id == name, Model.owner == owner, Model.deleted_at.is_(None))
         .with_for_update(read=True)
+        .execution_options(populate_existing=True)
     ).one_or_none()
 
 

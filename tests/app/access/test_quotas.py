@@ -17,7 +17,7 @@ from app.errors import QuotaExceededError
 from app.jobs import moves
 from app.models import Dataset, Job, Student, Upload
 from app.settings import Settings
-from tests.support import make_dataset
+from tests.support import make_dataset, make_model
 
 GIB = 2**30
 
@@ -109,7 +109,7 @@ def test_jobs_that_wait_are_those_queued_and_paused(any_database: Database, tmp_
     assert used(any_database, tmp_path, "bob")["waiting_jobs"] == 1
 
 
-def test_bytes_are_of_datasets_of_what_comes_and_of_students(
+def test_bytes_are_of_datasets_of_what_comes_of_models_and_of_students(
     any_database: Database, tmp_path: Path
 ) -> None:
     dataset_id = uploaded(any_database, 2 * GIB)
@@ -119,7 +119,10 @@ def test_bytes_are_of_datasets_of_what_comes_and_of_students(
     upload(any_database, 70 * GIB, 1.0)
     upload(any_database, 900 * GIB, -1.0)  # expired
     upload(any_database, 900 * GIB, None)  # a dataset by now
-    assert used(any_database, tmp_path)["stored_bytes"] == 75 * GIB + 5
+    make_model(any_database, size=6 * GIB)
+    make_model(any_database, size=900 * GIB, status="invalid")  # the file is gone
+    assert used(any_database, tmp_path)["own_models"] == 1
+    assert used(any_database, tmp_path)["stored_bytes"] == 81 * GIB + 5
     assert used(any_database, tmp_path, "bob")["stored_bytes"] == 0
 
 
