@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from tdmr import own, weights
 from tdmr.check_model import examine
-from tdmr.errors import UnknownModelError
+from tdmr.errors import ModelWeightsError, UnknownModelError
 from tdmr.models import load_foundation
 from tdmr.own import OwnModel, Report
 
@@ -139,6 +139,11 @@ def test_nothing_but_safetensors_is_read(tmp_path: Path) -> None:
     torch.save({"a": Evil()}, tmp_path / "models" / NAME / own.WEIGHTS)
     with own.offered(tmp_path / "models"):
         (finding,) = examine(NAME).findings
-    assert "can't be read as safetensors" in finding.detail
-    assert str(tmp_path) not in finding.detail
+    file = tmp_path / "models" / NAME / own.WEIGHTS
+    later = weights.Source(NAME, "foundation", "test_vit", file)  # as if it broke behind its header
+    with pytest.raises(ModelWeightsError) as broken:
+        weights.create(later, 0, weights=True)
+    for said in (finding.detail, broken.value.detail):
+        assert said.startswith(f"'{NAME}' can't be read as safetensors")
+        assert str(tmp_path) not in said
     assert not (tmp_path / "done").exists()
