@@ -20,8 +20,10 @@ from app.jobs.idempotency import Idempotency
 from app.models import Job, Model
 from app.settings import Settings
 from app.storage import LocalStorage
+from tdmr.errors import Failure
 from tdmr.models import load_foundation
 from tdmr.own import CheckOptions
+from tests.app.service import FITS
 from tests.worker import scenes
 from worker import collector, pipeline, sweeper
 
@@ -166,6 +168,17 @@ def test_the_model_of_a_check_that_always_dies_is_invalid(bench: Bench) -> None:
     model = bench.model(model_id)
     assert (model.status, model.findings[0]["code"]) == ("invalid", "worker_lost")
     assert scenes.files_under(bench.storage.root) == []
+
+
+def test_what_is_settled_stays_so(bench: Bench) -> None:
+    model_id = bench.upload(state())
+    lost = Failure(code="worker_lost", user_error=False, detail="It went silent.")
+    with bench.database.write() as session:
+        assert service.settle(session, model_id, FITS) is None
+        assert service.settle_failed(session, model_id, lost) is None  # by a sweep that came late
+    model = bench.model(model_id)
+    assert (model.status, model.findings) == ("ready", [])
+    assert model.file_key is not None
 
 
 def test_only_what_no_row_speaks_of_is_collected(bench: Bench) -> None:
