@@ -30,7 +30,7 @@ from app.storage import LocalStorage
 
 FIRST_OWNER = "owner"
 # What takes seconds never waits behind a training.
-EMBEDDED_WORKERS = (("distil",), ("ingest", "package"))
+EMBEDDED_WORKERS = (("distil",), ("ingest", "model", "package"))
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 keys_cli = typer.Typer(no_args_is_help=True, help="Access keys.")

@@ -107,6 +107,18 @@ class DatasetInUseError(ConflictError):
     code, title = "dataset_in_use", "Jobs need the dataset"
 
 
+class ModelNotReadyError(ConflictError):
+    """A job needs a foundation that has passed its check."""
+
+    code, title = "model_not_ready", "The model isn't ready"
+
+
+class ModelInUseError(ConflictError):
+    """A model can't be deleted while jobs need it."""
+
+    code, title = "model_in_use", "Jobs need the model"
+
+
 class NoOnnxError(ConflictError):
     """A student without a published file for onnxruntime."""
 
@@ -172,6 +184,12 @@ class NotAnArchiveError(InvalidError):
     """The upload isn't a zip archive."""
 
     code, title = "not_an_archive", "The body isn't a zip archive"
+
+
+class NotSafetensorsError(InvalidError):
+    """The upload isn't a safetensors file, or not a whole one."""
+
+    code, title = "not_safetensors", "The body isn't a safetensors file"
 
 
 class BadImagesError(InvalidError):

@@ -20,6 +20,7 @@ from app.api import (
     datasets,
     docs,
     estimates,
+    foundations,
     health,
     images,
     jobs,
@@ -49,7 +50,7 @@ from app.webhooks.sender import Sender
 READERS = 4
 # What is asked for most often is looked for first.
 MODULES = (
-    *(jobs, datasets, images, resumable, catalog, students, predictions, keeping),
+    *(jobs, datasets, images, resumable, catalog, foundations, students, predictions, keeping),
     *(sweeps, estimates, webhooks, api_keys, account),
     *(health, docs),
 )

@@ -80,6 +80,30 @@ class Dataset(Deletable, Base):
     settled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class Model(Deletable, Base):
+    """Weights of an owner's own, for a foundation: `processing`, then `ready` or `invalid`."""
+
+    __tablename__ = "models"
+    __table_args__ = (
+        CheckConstraint("status IN ('processing', 'ready', 'invalid')", name="status"),
+        Index("ix_models_owner_id", "owner", "id"),
+    )
+
+    name: Mapped[str] = mapped_column(String(200))
+    architecture: Mapped[str] = mapped_column(String(200))  # timm's, with a tag or none
+    licence: Mapped[str | None] = mapped_column(String(100))  # None: not stated
+    status: Mapped[str] = mapped_column(String(20))
+    file_key: Mapped[str | None] = mapped_column(String(300))  # None once the file is gone
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))  # of the file
+    params: Mapped[int | None] = mapped_column(BigInteger)  # without a classifier; when ready
+    input_size: Mapped[int | None]  # side in pixels; when ready
+    fingerprint: Mapped[str | None] = mapped_column(String(64))  # of the weights; when ready
+    findings: Mapped[list[Json]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    settled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
 class Upload(Base):
     """A resumable upload: what is to come, what is durable already, and the dataset it became."""
 
@@ -111,7 +135,8 @@ class Job(Deletable, Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        CheckConstraint("kind IN ('ingest', 'distil', 'package')", name="kind"),
+        CheckConstraint("kind IN ('ingest', 'distil', 'package', 'model')", name="kind"),
+        CheckConstraint("dataset_id IS NOT NULL OR kind = 'model'", name="dataset_id"),
         CheckConstraint(
             "state IN ('queued', 'running', 'pausing', 'paused', 'packaging', "
             "'succeeded', 'failed', 'cancelled')",
@@ -125,7 +150,8 @@ class Job(Deletable, Base):
 
     kind: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(20))
-    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"), index=True)
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)
     spec: Mapped[Json] = mapped_column(JSON)  # tdmr.config.JobSpec for a distillation
     # `metadata` is the user's own; SQLAlchemy keeps that attribute name for itself.
     user_metadata: Mapped[Json] = mapped_column("metadata", JSON)

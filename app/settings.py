@@ -64,11 +64,12 @@ class Settings(BaseSettings):
         None, description="Of jobs that have ended: a retry goes on from them."
     )
     retain_invalid_seconds: Age | None = Field(
-        None, description="Datasets that didn't pass their check."
+        None, description="Datasets and models that didn't pass their check."
     )
     retain_audit_seconds: Age | None = Field(None, description="Rows of the audit log.")
 
     max_upload_bytes: int = Field(20 * 2**30, ge=1)
+    max_model_bytes: int = Field(8 * 2**30, ge=1, description="Of an uploaded foundation.")
     max_open_uploads: int = Field(20, ge=1, description="Resumable uploads that an owner has open.")
     upload_expire_seconds: float = Field(
         86_400.0, gt=0, description="Since the last byte; then an unfinished upload is removed."
@@ -103,7 +104,10 @@ class Settings(BaseSettings):
         1000, ge=0, description="Of one owner, queued or paused; 0: no limit, as below."
     )
     quota_stored_bytes: int | None = Field(
-        500 * 2**30, ge=0, description="Of one owner: uploads, and the students' files."
+        500 * 2**30, ge=0, description="Of one owner: uploads, own models, and the students' files."
+    )
+    quota_own_models: int | None = Field(
+        100, ge=0, description="Of one owner: uploaded foundations whose file is kept."
     )
     quota_device_hours: float | None = Field(
         1000.0, ge=0, allow_inf_nan=False, description="Of one owner's jobs, in 30 days."

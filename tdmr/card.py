@@ -40,9 +40,27 @@ def _head(metrics: dict[str, Any]) -> str:
     dataset, student, foundation = (metrics[k] for k in ("dataset", "student", "foundation"))
     return f"""# {student["architecture"]} for {len(dataset["classes"])} classes
 {_warning(metrics.get("partial"))}
-Distilled from the frozen foundation model `{foundation["name"]}` by task-driven model
+Distilled from the frozen foundation model {_named(foundation)} by task-driven model
 reprogramming (a reading of TDMR, arXiv 2304.02263): a proxy space is fitted on the foundation's
 features of the target images, and the student is taught from it, progressively.
+"""
+
+
+def _named(foundation: dict[str, Any]) -> str:
+    """A foundation by its name; one of its owner's own by theirs, too."""
+    own = foundation.get("own")
+    if own is None:
+        return f"`{foundation['name']}`"
+    called = own["name"].replace("`", "'")
+    return f"`{called}` (`{foundation['name']}`)"
+
+
+def _weights(foundation: dict[str, Any]) -> str:
+    own = foundation.get("own")
+    if own is None:
+        return ""
+    return f"""- Its weights are the owner's own, for the architecture
+  `{own["architecture"]}`; the SHA-256 of their file is `{own["sha256"]}`
 """
 
 
@@ -73,9 +91,9 @@ def _figures(spec: JobSpec, metrics: dict[str, Any]) -> str:
   `{dataset["version"]}`
 - Student: {student["params"]:,} parameters, {student["bytes"]:,} bytes, input
   {student["input_size"]} x {student["input_size"]} pixels
-- Foundation: `{foundation["name"]}`, {foundation["params"]:,} parameters; its licence is
+- Foundation: {_named(foundation)}, {foundation["params"]:,} parameters; its licence is
   {foundation["licence"] or "not stated"}, and may bind what is distilled from it
-- Seed: {spec.options.seed}
+{_weights(foundation)}- Seed: {spec.options.seed}
 """
 
 

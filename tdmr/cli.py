@@ -34,6 +34,7 @@ HIDDEN: tuple[Callable[..., None], ...] = (
     process.run,
     process.package,
     process.rescue,
+    process.check_model,
     process.latency,
 )
 for command in SHOWN:

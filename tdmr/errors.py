@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 # torch has no common type for a lack of memory; the words of it and its libraries are all there is.
 # The last ones are oneDNN's, whose "primitive descriptor" is another matter.
 NO_MEMORY = re.compile(
-    "out of memory|can't allocate memory|bad_alloc|ALLOC_FAILED"
+    "out of memory|can't allocate memory|Cannot allocate memory|bad_alloc|ALLOC_FAILED"
     "|could not (create|execute) a primitive$"
 )
 

@@ -2,6 +2,7 @@
 
 config.json     in    the job (`tdmr.config.JobSpec` for a distillation); `package` needs none
 data/           in    the dataset
+models/         in    a foundation of the owner's own, where the job names one (`tdmr.own`)
 progress.jsonl  back  one `ProgressLine` per line, appended and flushed
 log.txt         back  what the process printed
 out/            back  the result; complete if and only if the last line says `done`
@@ -13,6 +14,8 @@ trained/        own   what was trained (`tdmr.trained`), until it is packaged; f
     python -m tdmr package JOB_DIR  package what was trained: out/ is the bundle.
     python -m tdmr rescue JOB_DIR   take the student out of checkpoint/ as it is, without training,
                                     and package it. checkpoint/ stays as it is.
+    python -m tdmr check-model JOB_DIR  whether the one in models/ can be a foundation: out/ has a
+                                    report (`tdmr.own`). It needs no data/.
 
 A `checkpoint` line names a file in checkpoint/ that is durable now, and the step that comes next.
 Such a file is replaced as a whole and never changed: what copies it elsewhere gets a whole one.
@@ -76,6 +79,7 @@ class JobDir:
         self.path = path
         self.config = path / "config.json"
         self.data = path / "data"
+        self.models = path / "models"
         self.progress = path / "progress.jsonl"
         self.log = path / "log.txt"
         self.out = path / "out"

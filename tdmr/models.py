@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tdmr import weights
+from tdmr import own, weights
 from tdmr.errors import ModelWeightsError, OptionsError, UnknownModelError, is_out_of_memory
 from tdmr.weights import TimmModel
 
@@ -67,7 +67,7 @@ class Foundation:
         For learning an input side only; the model itself stays frozen. The images count.
         """
         self.forwards += len(images)
-        x = (as_channels(images, self._mean.shape[1]) - self._mean) / self._std
+        x = (as_channels(images, self.channels) - self._mean) / self._std
         kwargs = {"return_prefix_tokens": True} if self._class_token else {}
         maps = self.model.forward_intermediates(
             x, indices=self.tap_indices, intermediates_only=True, **kwargs
@@ -94,6 +94,18 @@ class Foundation:
         if self.input_side is None:
             return weights
         return hashlib.sha256(f"{weights}:{self.input_side.fingerprint()}".encode()).hexdigest()
+
+    @property
+    def channels(self) -> int:
+        """What the model itself takes: 3 (RGB) or 1 (grey)."""
+        return self._mean.shape[1]
+
+    @property
+    def licence(self) -> str | None:
+        """The licence of the weights, None where none is stated; for one's own, what one said."""
+        mine = own.find(self.name)
+        stated = self.model.pretrained_cfg.get("license") if mine is None else mine.about.licence
+        return None if stated is None else str(stated)
 
     @property
     def parameters(self) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tdmr import bundle, trained
+from tdmr import bundle, own, trained
 from tdmr.api import load_recipe, packaged, result_in
 from tdmr.config import JobSpec
 from tdmr.errors import Failure, Stopped, TdmrError
@@ -143,7 +143,7 @@ def _working(
         # What an earlier process didn't finish.
         for folder in (job.out,) if keep_trained else (job.out, job.trained):
             shutil.rmtree(folder, ignore_errors=True)
-        with result_in(job.out, work.reporter):
+        with result_in(job.out, work.reporter), own.offered(job.models):
             yield work
     except Stopped as stop:
         work.reporter.stopped(stop)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tdmr import audit, bundle, checkpoint, distributed, evaluate
+from tdmr import audit, bundle, checkpoint, distributed, evaluate, own
 from tdmr import trained as trained_result
 from tdmr.checkpoint import Checkpoints
 from tdmr.config import JobSpec
@@ -219,7 +219,7 @@ def compare(results: dict[str, evaluate.Accuracy], seconds: dict[str, float]) ->
 
 def describe(task: Task, teacher: Teacher | None, forwards: int) -> dict[str, Any]:
     """What was distilled from what; without a teacher, what it would tell is None."""
-    foundation = task.foundation
+    foundation, mine = task.foundation, own.find(task.spec.foundation)
     return {
         "dataset": {
             "version": task.identity["dataset"],
@@ -232,7 +232,8 @@ def describe(task: Task, teacher: Teacher | None, forwards: int) -> dict[str, An
             "bytes": foundation.bytes,
             "sha256": foundation.weights_hash(),
             "input_size": foundation.size,
-            "licence": foundation.model.pretrained_cfg.get("license"),
+            "licence": foundation.licence,
+            "own": mine and mine.about.model_dump(),
             "forwards": forwards,
             "input_side": task.input_side,
         },

@@ -1,14 +1,16 @@
 """Where a model comes from, and whether its weights fit it.
 
-A model is named in one of three ways:
+A model is named in one of four ways:
 
     vit_small_patch14_dinov2.lvd142m    a timm name; its weights are the hub's
     local-dir:FOLDER                    a timm folder: config.json and model.safetensors
     safetensors:ARCHITECTURE@FILE       a timm architecture, with or without a tag, which tells
                                         size, mean and deviation; and a file of weights for it
+    mod_…                               a foundation of one's own that a server has, in a job of
+                                        that server's (`tdmr.own`)
 
-Weights on this machine are read from safetensors alone, and must fit in every name and shape: only
-a classifier may be absent, or be more than is asked for.
+Weights on this machine are read from safetensors alone, and must fit in every name, shape and kind
+of number: only a classifier may be absent, or be more than is asked for.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from safetensors.torch import load_file
 from timm.models import clean_state_dict
 from torch import Tensor
 
-from tdmr import catalog
+from tdmr import catalog, own
 from tdmr.errors import ModelWeightsError, OptionsError, UnknownModelError, is_out_of_memory
 
 # timm's models have methods and attributes that `nn.Module` doesn't declare.
@@ -56,8 +58,15 @@ class Source:
     channels: int | None = None
 
     @property
+    def called(self) -> str:
+        """What errors call its file: the path where the user gave it, and never the server's."""
+        return self.name if own.is_own(self.name) else str(self.file)
+
+    @property
     def advice(self) -> str:
         """What to change where the weights don't fit."""
+        if own.is_own(self.name):
+            return "Upload it with the architecture that they were saved from."
         if self.name.startswith(FILE):
             return f"Name the architecture that they were saved from: {FILE}ARCHITECTURE@FILE."
         return "Correct `architecture` or `model_args` in config.json, or save the weights again."
@@ -71,6 +80,8 @@ def locate(name: str, role: catalog.Role) -> Source:
     """
     if name.startswith(FILE):
         return _file(name, role)
+    if role == "foundation" and own.is_own(name):
+        return _own(name)
     reference = name if name.startswith(FOLDER) else catalog.require(name, role)
     if reference.startswith(FOLDER):
         return Source(name, role, reference, _folder(Path(reference.removeprefix(FOLDER))))
@@ -102,22 +113,22 @@ def create(source: Source, classes: int, *, weights: bool, size: int | None = No
             suggestion="Leave its size open, or choose another multiple of 32.",
         ) from error
     if weights and source.file is not None:
-        fit(model, read(source.file), source, size)
+        fit(model, read(source.file, source.called), source, size)
     if weights:
         _require_finite(model, source)
     return model
 
 
-def read(file: Path) -> State:
-    """Every tensor of a safetensors file. Raises ModelWeightsError."""
+def read(file: Path, called: str) -> State:
+    """Every tensor of a safetensors file; errors call it `called`. Raises ModelWeightsError."""
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise _unreadable(file, error) from error
+        raise _unreadable(called, error) from error
 
 
 def fit(model: TimmModel, state: State, source: Source, size: int | None = None) -> None:
-    """Load `state` into `model`; raise ModelWeightsError unless every name and shape is right.
+    """Load `state` into `model`; raise ModelWeightsError unless names, shapes and types are right.
 
     A classifier that is absent stays random, one that is too much or of another number of classes
     is left out. What depends on the image's size is resampled by timm, for some models; `size` is
@@ -127,7 +138,7 @@ def fit(model: TimmModel, state: State, source: Source, size: int | None = None)
     optional = _of_classifier(model)
     if _differences(model, state, optional):
         state = _converted(model, state)
-    if differing := _differences(model, state, optional):
+    if differing := _differences(model, state, optional) or _of_another_kind(model, state):
         more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         raise ModelWeightsError(
             f"The weights of {source.name!r} don't fit {_architecture(model)}: "
@@ -186,10 +197,21 @@ def _file(name: str, role: catalog.Role) -> Source:
         raise ModelWeightsError(
             f"There is no file {path!r}.", suggestion="Correct the path behind the @."
         )
-    return Source(name, role, reference, file, _grey(reference, file))
+    return Source(name, role, reference, file, _grey(reference, file, path))
 
 
-def _grey(reference: str, file: Path) -> int | None:
+def _own(name: str) -> Source:
+    found = own.find(name)
+    if found is None:
+        raise UnknownModelError(
+            f"{name!r} is a server's name for uploaded weights, and they aren't here.",
+            suggestion=f"Order the job from that server, or name {FILE}ARCHITECTURE@FILE.",
+        )
+    reference = found.about.architecture
+    return Source(name, "foundation", reference, found.file, _grey(reference, found.file, name))
+
+
+def _grey(reference: str, file: Path, called: str) -> int | None:
     """1 where the file's first layer takes a single channel; None where it says nothing."""
     config = timm.models.get_pretrained_cfg(reference)
     first = getattr(config, "first_conv", None)
@@ -200,7 +222,7 @@ def _grey(reference: str, file: Path) -> int | None:
                 return None
             shape = tensors.get_slice(f"{layer}.weight").get_shape()
     except (SafetensorError, OSError) as error:
-        raise _unreadable(file, error) from error
+        raise _unreadable(called, error) from error
     return 1 if len(shape) == 4 and shape[1] == 1 else None
 
 
@@ -240,6 +262,15 @@ def _differences(model: TimmModel, state: State, optional: set[str]) -> list[str
         f"{name}: expected {expected.get(name, 'none')}, found {found.get(name, 'none')}"
         for name in [*expected, *(name for name in found if name not in expected)]
         if expected.get(name) != found.get(name) and not (name in optional and name not in found)
+    ]
+
+
+def _of_another_kind(model: TimmModel, state: State) -> list[str]:
+    """Where whole numbers stand for real ones, as in quantised weights, in words."""
+    return [
+        f"{name}: expected floating-point numbers, found {str(state[name].dtype)[6:]}"
+        for name, tensor in model.state_dict().items()
+        if name in state and tensor.is_floating_point() and not state[name].is_floating_point()
     ]
 
 
@@ -289,9 +320,9 @@ def _unavailable(source: Source, error: Exception) -> ModelWeightsError:
     )
 
 
-def _unreadable(file: Path, error: Exception) -> ModelWeightsError:
+def _unreadable(called: str, error: Exception) -> ModelWeightsError:
     return ModelWeightsError(
-        f"{str(file)!r} can't be read as safetensors: {first_line(error)}",
+        f"{called!r} can't be read as safetensors: {first_line(error)}",
         suggestion="Copy the file again, or save it again with safetensors.torch.save_file.",
     )
 

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from app.db import Database, new_id, now
-from app.models import Dataset
+from app.models import Dataset, Model
 
 
 def make_dataset(database: Database, *, owner: str = "ana", status: str = "ready") -> str:
@@ -35,6 +35,27 @@ def make_dataset(database: Database, *, owner: str = "ana", status: str = "ready
         )
         session.add(dataset)
         return dataset.id
+
+
+def make_model(
+    database: Database, *, owner: str = "ana", status: str = "ready", size: int = 0
+) -> str:
+    """An own foundation's row without a file, though it names one; its id."""
+    with database.write() as session:
+        model = Model(
+            id=new_id("mod"),
+            owner=owner,
+            name="ours",
+            architecture="test_vit",
+            status=status,
+            file_key=None if status == "invalid" else "models/ours.safetensors",
+            bytes=size,
+            sha256="0" * 64,
+            findings=[],
+            created_at=now(session),
+        )
+        session.add(model)
+        return model.id
 
 
 def postgres_binary(name: str) -> str:

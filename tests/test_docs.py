@@ -1,4 +1,4 @@
-"""The snippets of docs/, run against a real server: client.md, command.md, tutorial.md."""
+"""The snippets of docs/, run against a real server: client, command, models, tutorial."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 
 from benchmarks.served import ROOT, Running, serving
 from tests.shapes import draw, draw_dataset
@@ -84,6 +85,21 @@ def test_the_commands_page(server: Running, folder: Path) -> None:
     assert "held-out accuracy" in out
     timm.create_model(f"local-dir:{folder / 'student'}", pretrained=True)
     assert (folder / "log.jsonl").read_text().count('"type": "succeeded"') == 1
+
+
+def test_the_models_page(server: Running, folder: Path) -> None:
+    torch.save(timm.create_model("test_vit").state_dict(), folder / "ours.pt")
+    start = "import os\nURL, KEY = os.environ['URL'], os.environ['KEY']\n"
+    snippets = blocks("models.md", "python")
+    assert len(snippets) == 2
+    out = ran([sys.executable, "-c", start + "\n".join(snippets)], folder, server)
+    assert out.splitlines() == ["ready 306240 []", "True", "['ours']", "ready"]
+    (script,) = blocks("models.md", "sh")
+    login = 'set -euo pipefail\necho "$KEY" | tdmr login "$URL"\n'
+    newest = "DATASET=$(tdmr datasets list --limit 1 --json | grep -o 'ds_[0-9a-f]*' | head -n 1)\n"
+    out = ran([shutil.which("bash") or "bash", "-c", login + newest + script], folder, server)
+    assert out.count("status        ready") == 2
+    assert '"status": "ready"' in out
 
 
 def test_the_tutorial(tmp_path: Path) -> None:

@@ -15,13 +15,14 @@ from sqlalchemy.orm import Session
 from app.datasets import resumable
 from app.datasets import service as datasets
 from app.db import Database
+from app.foundations import service as foundations
 from app.jobs.claims import Checkpoint
 from app.jobs.states import ENDED, HELD, State
 from app.keeping import freeing, retention
 from app.models import Dataset, Job, Student
 from app.settings import Settings
 from app.storage import LocalStorage
-from worker.kinds import views
+from worker.site import views
 
 JOB_DIGITS = 28  # of a job's id behind its prefix: see app.db.new_id
 
@@ -46,6 +47,7 @@ def collect(database: Database, storage: LocalStorage, settings: Settings) -> in
     removed = 0
     with database.read() as session:
         datasets.forget_orphans(session, storage)
+        foundations.forget_orphans(session, storage)
         for folder, wanted in judges.items():
             for key in storage.older_than(settings.lease_seconds, folder):
                 if not wanted(session, key):

@@ -3,100 +3,29 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from sqlalchemy.orm import Session
 
 from app.datasets import service as datasets
-from app.db import Database
 from app.jobs import ledger
-from app.jobs.claims import Checkpoint, Claim
+from app.jobs.claims import Checkpoint
 from app.jobs.states import ENDED, State
-from app.models import Dataset, Job, Student
+from app.models import Job, Student
 from app.plans import estimates
-from app.settings import Settings
-from app.storage import LocalStorage
 from app.students import latencies
 from app.students import service as students
 from tdmr.errors import Failure
 from tdmr.jobdir import AUDIT, JobDir, ProgressLine
 from tdmr.trained import RECORD
+from worker.checks import Ingest, ModelCheck
 from worker.keeper import Keeper, fetch
 from worker.keeper import prefix as checkpoints_of
-from worker.unpack import unpack
+from worker.site import Kind, Site, tdmr_command
 
 log = structlog.get_logger(__name__)
-
-
-class Kind(Protocol):
-    """The moments of an attempt in which its kind matters.
-
-    `store` comes before the transaction that ends the job, `publish` or `give_up` within it, and
-    `tidy` after it, whatever became of it: it removes what no row speaks of.
-    """
-
-    def prepare(self, job: JobDir) -> None:
-        """Write the configuration and fetch the data."""
-
-    def command(self, job: JobDir, device: str) -> list[str]:
-        """What to run."""
-
-    def keep(self, job: JobDir, line: ProgressLine) -> None:
-        """Make a checkpoint durable that the process has written. Raises LeaseLostError."""
-
-    def store(self, job: JobDir) -> None:
-        """Put the result's files into storage, durable, under names of this attempt's own."""
-
-    def publish(self, session: Session) -> State:
-        """End the job with the rows that make its result visible."""
-
-    def give_up(self, session: Session, failure: Failure) -> None:
-        """The job has ended without a result."""
-
-    def tidy(self) -> None:
-        """Remove the files that turned out to be nobody's."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a claimed job is worked on."""
-
-    database: Database
-    storage: LocalStorage
-    settings: Settings
-    claim: Claim
-
-    @property
-    def ring(self) -> bool:
-        """Whether a queued job is owed a bell."""
-        return self.settings.broker_url is not None
-
-    @property
-    def cache(self) -> Path:
-        """The view cache: it outlives the job, and serves the next one on the same images."""
-        version = self.dataset().version
-        assert version is not None, "jobs run on datasets that are ready"
-        return views(self.settings) / version
-
-    def dataset(self) -> Dataset:
-        """The job's dataset, as it is now."""
-        with self.database.read() as session:
-            return session.get_one(Dataset, self.claim.dataset_id)
-
-    def unpack_dataset(self, job: JobDir) -> None:
-        """Put the images of the job's dataset into JOB_DIR/data."""
-        dataset = self.dataset()
-        if dataset.file_key is None:
-            raise LookupError(f"dataset {dataset.id} is {dataset.status}")
-        archive = job.path / "dataset.zip"
-        self.storage.fetch(dataset.file_key, archive)
-        unpack(archive, job.data)
-        archive.unlink()
 
 
 class Distil:
@@ -114,6 +43,7 @@ class Distil:
         """The options as they were submitted, the dataset's images, the last checkpoint."""
         job.config.write_text(json.dumps(self._site.claim.spec), encoding="utf-8")
         self._site.unpack_dataset(job)
+        self._site.bring_foundation(job, self._site.claim.spec)
         self._keeper.restore(job)
 
     def command(self, job: JobDir, device: str) -> list[str]:
@@ -143,7 +73,7 @@ class Distil:
         site, claim = self._site, self._site.claim
         if self._audit is not None:
             foundation = claim.spec["foundation"]
-            datasets.note_audit(session, claim.dataset_id, claim.job_id, foundation, self._audit)
+            datasets.note_audit(session, site.dataset_id, claim.job_id, foundation, self._audit)
         ledger.trained(session, claim, {"trained": self._files}, ring=site.ring)
         self._note_speed(session)
         return State.PACKAGING
@@ -170,62 +100,6 @@ class Distil:
             self._site.storage.delete(self._folder)
 
 
-class Ingest:
-    """The check of an upload, which settles its dataset. Invalid data is a result too."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._keys = dataset_keys(site.claim.dataset_id, site.claim.attempt)
-        self._report: dict[str, Any] = {}
-        self._files: datasets.Published | None = None
-        self._upload: str | None = None
-
-    def prepare(self, job: JobDir) -> None:
-        """The limits of the check, and the upload as it came."""
-        dataset = self._site.dataset()
-        if dataset.upload_key is None:
-            raise LookupError(f"dataset {dataset.id} is {dataset.status}")
-        options = datasets.check_options(dataset, self._site.settings)
-        job.config.write_text(options.model_dump_json(), encoding="utf-8")
-        job.data.mkdir()
-        self._site.storage.fetch(dataset.upload_key, job.data / "upload")
-
-    def command(self, job: JobDir, device: str) -> list[str]:
-        """The check runs apart from the worker: what it opens isn't to be trusted."""
-        return [sys.executable, "-m", "app.datasets.check", str(job.path)]
-
-    def keep(self, job: JobDir, line: ProgressLine) -> None:
-        """A check begins again: it writes no checkpoints."""
-
-    def store(self, job: JobDir) -> None:
-        """The canonical dataset and its gallery, when there is one."""
-        self._report = json.loads((job.out / "report.json").read_bytes())
-        if self._report["ok"]:
-            put = self._site.storage.put
-            stored = [put(key, job.out / name) for name, key in self._keys.items()]
-            self._files = datasets.Published(*stored)
-
-    def publish(self, session: Session) -> State:
-        """The dataset, ready or invalid."""
-        dataset_id = self._site.claim.dataset_id
-        self._upload = datasets.settle(session, dataset_id, self._report, self._files)
-        ledger.succeed(session, self._site.claim, {"dataset_id": dataset_id})
-        return State.SUCCEEDED
-
-    def give_up(self, session: Session, failure: Failure) -> None:
-        """A dataset that couldn't be checked is invalid, and says why."""
-        self._upload = datasets.settle_failed(session, self._site.claim.dataset_id, failure)
-
-    def tidy(self) -> None:
-        """Delete the upload once it's settled, and the files if nobody points to them."""
-        dataset = self._site.dataset()
-        if self._upload is not None and dataset.upload_key is None:
-            self._site.storage.delete(self._upload)
-        if dataset.file_key not in self._keys.values():
-            for key in self._keys.values():
-                self._site.storage.delete(key)
-
-
 class Package:
     """A bundle made of what a distillation has trained, or of its checkpoint: the student."""
 
@@ -246,6 +120,7 @@ class Package:
             return
         parent = self._parent()
         job.config.write_text(json.dumps(parent.spec), encoding="utf-8")
+        site.bring_foundation(job, parent.spec)
         if not fetch(site.storage, Checkpoint.model_validate(parent.checkpoint), job):
             raise LookupError(f"the checkpoint of {parent.id} is damaged")
 
@@ -272,7 +147,7 @@ class Package:
             student_id=self._student_id,
             job_id=parent.id,
             owner=claim.owner,
-            dataset_id=claim.dataset_id,
+            dataset_id=self._site.dataset_id,
             spec=parent.spec,
             files=self._files,
             metrics=self._metrics,
@@ -310,6 +185,7 @@ class Package:
 
 KINDS: dict[str, Callable[[Site], Kind]] = {
     "ingest": Ingest,
+    "model": ModelCheck,
     "distil": Distil,
     "package": Package,
 }
@@ -320,28 +196,9 @@ def make(site: Site) -> Kind:
     return KINDS[site.claim.kind](site)
 
 
-def tdmr_command(verb: str, job: JobDir, *options: str) -> list[str]:
-    """A command of the library's, on JOB_DIR."""
-    return [sys.executable, "-m", "tdmr", verb, str(job.path), *options]
-
-
-def views(settings: Settings) -> Path:
-    """Where this machine keeps views and features, in a folder for each dataset's version."""
-    return settings.work_dir / "cache"
-
-
 def student_id(job_id: str, attempt: int) -> str:
     """The student that this attempt would make: known to whoever tidies up after its death."""
     return f"stu_{job_id.removeprefix('job_')}{attempt:02x}"
-
-
-def dataset_keys(dataset_id: str, attempt: int) -> dict[str, str]:
-    """Where this attempt stores what the check writes, by the names that it gives."""
-    folder = f"datasets/{dataset_id}"
-    return {
-        "dataset.zip": f"{folder}/dataset-{attempt}.zip",
-        "gallery.bin": f"{folder}/gallery-{attempt}.bin",
-    }
 
 
 def trained_prefix(job_id: str, attempt: int) -> str:

@@ -22,8 +22,9 @@ from tdmr import failpoint
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir
 from worker.heart import Heart, Words
-from worker.kinds import Kind, Site, make
+from worker.kinds import make
 from worker.launch import Child
+from worker.site import Kind, Site
 from worker.watch import End, Outcome, watch
 
 RETRY_SECONDS = 0.5

@@ -10,14 +10,14 @@ import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, cast, func, or_, select, true
+from sqlalchemy import BigInteger, ColumnElement, cast, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from app.db import now
 from app.errors import ErrorItem, QuotaExceededError
 from app.jobs.moves import spent
 from app.jobs.states import HELD, State
-from app.models import Dataset, Job, Student, Upload
+from app.models import Dataset, Job, Model, Student, Upload
 from app.settings import Settings
 
 KIND = "distil"
@@ -47,7 +47,7 @@ def waiting_jobs(session: Session, owner: str, settings: Settings) -> Use:
 
 
 def stored_bytes(session: Session, owner: str, settings: Settings) -> Use:
-    """The uploads that became datasets, those that are coming in at full length, and students.
+    """The uploads that became datasets, those that come in at full length, models and students.
 
     What was deleted counts until it is freed: till then the bytes are there.
     """
@@ -69,8 +69,20 @@ def stored_bytes(session: Session, owner: str, settings: Settings) -> Use:
         .join(file, true())
         .where(Student.owner == owner)
     )
-    used = sum(int(session.scalar(query) or 0) for query in (datasets, uploads, students))
+    models = select(func.sum(Model.bytes)).where(*_kept(owner))
+    counted = (datasets, uploads, models, students)
+    used = sum(int(session.scalar(query) or 0) for query in counted)
     return Use("stored_bytes", settings.quota_stored_bytes or None, used)
+
+
+def own_models(session: Session, owner: str, settings: Settings) -> Use:
+    """Uploaded foundations whose file is there: what was deleted counts until it is freed."""
+    query = select(func.count()).select_from(Model).where(*_kept(owner))
+    return Use("own_models", settings.quota_own_models or None, session.scalar(query) or 0)
+
+
+def _kept(owner: str) -> tuple[ColumnElement[bool], ...]:
+    return Model.owner == owner, Model.file_key.is_not(None)
 
 
 def device_hours(session: Session, owner: str, settings: Settings) -> Use:
@@ -89,7 +101,8 @@ def device_hours(session: Session, owner: str, settings: Settings) -> Use:
 
 def uses(session: Session, owner: str, settings: Settings) -> list[Use]:
     """Every quota of an owner."""
-    return [count(session, owner, settings) for count in (waiting_jobs, stored_bytes, device_hours)]
+    every = (waiting_jobs, stored_bytes, own_models, device_hours)
+    return [count(session, owner, settings) for count in every]
 
 
 def admit_job(session: Session, owner: str, settings: Settings) -> None:
@@ -120,6 +133,14 @@ def admit_bytes(session: Session, owner: str, wanted: int, settings: Settings) -
     stored = stored_bytes(session, owner, settings)
     if not stored.leaves(wanted):
         raise _exceeded(stored, "stored bytes", STORED_SECONDS)
+
+
+def admit_model(session: Session, owner: str, wanted: int, settings: Settings) -> None:
+    """Raise QuotaExceededError where one more model, of so many bytes, would be too much."""
+    admit_bytes(session, owner, wanted, settings)
+    models = own_models(session, owner, settings)
+    if not models.leaves(1):
+        raise _exceeded(models, "own models", STORED_SECONDS)
 
 
 def alone(session: Session, owner: str) -> None:

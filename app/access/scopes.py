@@ -11,6 +11,7 @@ class Scope(StrEnum):
     DATASETS_READ = "datasets:read"
     DATASETS_WRITE = "datasets:write"
     MODELS_READ = "models:read"
+    MODELS_WRITE = "models:write"
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
     STUDENTS_READ = "students:read"

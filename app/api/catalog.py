@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Query
+from fastapi import Query, Response
 
+from app.access.keys import Caller
 from app.access.scopes import Scope
-from app.api.core import CallerDep, CoreDep
+from app.api import pages
+from app.api.core import CallerDep, Core, CoreDep
+from app.api.foundations import summarise
 from app.api.guard import needs, router
+from app.api.pages import After, Limit
 from app.api.schemas import Printable
 from app.errors import ErrorItem, InvalidError
-from app.models import Latency
+from app.foundations import service as foundations
+from app.models import Latency, Model
 from app.students import latencies, recommend
 from app.students.recommend import Recommended
 from tdmr import catalog
 from tdmr.catalog import CatalogEntry
 from tdmr.wire.base import Page
-from tdmr.wire.models import ModelOut, RecommendationsOut
+from tdmr.wire.models import ModelOut, OwnModelSummary, RecommendationsOut
 
 routes = router()
 
+Owned = Annotated[bool, Query(description="Your own, by pages; `limit` and `after` are of these.")]
 MaxParams = Annotated[int | None, Query(gt=0, le=10**15, description="Parameters.")]
 MaxLatency = Annotated[
     float | None,
@@ -41,10 +47,44 @@ Machine = Annotated[
 
 @routes.get("/models")
 @needs(Scope.MODELS_READ)
-def list_models(role: Literal["foundation", "student"] | None = None) -> Page[ModelOut]:
-    """The recommended models; every other timm model that offers taps works by its name, too."""
+def list_models(
+    response: Response,
+    core: CoreDep,
+    caller: CallerDep,
+    role: Literal["foundation", "student"] | None = None,
+    owned: Owned = False,
+    limit: Limit = 20,
+    after: After = None,
+) -> Page[ModelOut] | Page[OwnModelSummary]:
+    """The recommended models; every other timm model that offers taps works by its name, too.
+
+    Of your own with `owned`: they are foundations, and come in pages, the newest first.
+    """
+    if owned:
+        return _owned(response, core, caller, role, limit, pages.after_id(after))
     found = [_described(entry) for entry in catalog.entries(role)]
-    return Page(data=found, has_more=False, next_cursor=None)
+    return Page[ModelOut](data=found, has_more=False, next_cursor=None)
+
+
+def _owned(
+    response: Response,
+    core: Core,
+    caller: Caller,
+    role: str | None,
+    limit: int,
+    before: str | None,
+) -> Page[OwnModelSummary]:
+    found: list[Model] = []
+    if role != "student":
+        with core.database.read() as session:
+            found = foundations.newest(session, caller.owner, before, limit + 1)
+    rows, has_more = pages.cut(found, limit)
+    cursor = pages.encode(rows[-1].id) if has_more else None
+    if cursor is not None:
+        query = {"role": role, "owned": "true", "limit": limit, "after": cursor}
+        pages.link_next(response, "/v1/models", query)
+    data = [summarise(row) for row in rows]
+    return Page[OwnModelSummary](data=data, has_more=has_more, next_cursor=cursor)
 
 
 @routes.get("/models/recommendations")

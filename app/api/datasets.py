@@ -117,6 +117,7 @@ def _record(
         )
 
     def find(session: Session, job: Job) -> Checked:
+        assert job.dataset_id is not None, "the key was another request's"
         return service.get(session, caller.owner, job.dataset_id)
 
     kept = False
@@ -201,7 +202,7 @@ def describe(checked: Checked) -> DatasetOut:
             "classes": _classes(dataset),
             "splits": dataset.splits,
             "findings": dataset.findings,
-            "check": None if checked.job is None else _check(checked.job),
+            "check": None if checked.job is None else check_of(checked.job),
         }
     )
 
@@ -220,7 +221,8 @@ def _classes(dataset: Dataset) -> list[ClassOut] | None:
     ]
 
 
-def _check(job: Job) -> CheckOut:
+def check_of(job: Job) -> CheckOut:
+    """How far a check is."""
     progress = job.progress or {}
     return CheckOut.model_validate(
         {

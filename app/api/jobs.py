@@ -28,6 +28,7 @@ from app.errors import (
     DatasetNotReadyError,
     GoneError,
     IdempotencyKeyReusedError,
+    ModelNotReadyError,
     QuotaExceededError,
     UnknownModelError,
 )
@@ -57,6 +58,7 @@ POLL_SECONDS = "2"  # between two looks, as a hint
     DatasetNotReadyError,
     GoneError,
     IdempotencyKeyReusedError,
+    ModelNotReadyError,
     QuotaExceededError,
     UnknownModelError,
 )
@@ -254,6 +256,7 @@ def resume_job(core: CoreDep, caller: CallerDep, job_id: str) -> JobOut:
     DatasetNotReadyError,
     GoneError,
     IdempotencyKeyReusedError,
+    ModelNotReadyError,
     QuotaExceededError,
     UnknownModelError,
 )

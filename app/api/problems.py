@@ -100,11 +100,11 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 
 def _wrong_method(request: Request) -> MethodNotAllowedError:
     path = request.scope["path"]
+    routes = [each for each in request.app.routes if isinstance(each, APIRoute)]
+    # The first that matches says what it is: a word may stand where another route has an id.
+    what = next(each.path_format for each in routes if each.path_regex.match(path))
     methods = {
-        method
-        for route in request.app.routes
-        if isinstance(route, APIRoute) and route.path_regex.match(path)
-        for method in route.methods or ()
+        method for each in routes if each.path_format == what for method in each.methods or ()
     }
     if "GET" in methods:
         methods.add("HEAD")

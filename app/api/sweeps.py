@@ -22,6 +22,7 @@ from app.errors import (
     DatasetNotReadyError,
     GoneError,
     IdempotencyKeyReusedError,
+    ModelNotReadyError,
     QuotaExceededError,
     UnknownModelError,
 )
@@ -108,6 +109,7 @@ class SweepIn(Options):
     DatasetNotReadyError,
     GoneError,
     IdempotencyKeyReusedError,
+    ModelNotReadyError,
     QuotaExceededError,
     UnknownModelError,
 )

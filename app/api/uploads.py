@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import anyio
 from fastapi import Request
@@ -19,44 +19,89 @@ from app.errors import (
     TooLargeError,
     UnsupportedMediaTypeError,
 )
-from app.storage import LocalStorage, Stored
+from app.storage import LocalStorage, Stored, Writer
 
 BLOCK = 1 << 20
 
 Value = TypeVar("Value")
 
 
-def check_headers(request: Request, max_bytes: int) -> None:
+class Judge(Protocol):
+    """Says of a body, as it comes, whether it can be taken; `what` says what could be."""
+
+    what: str
+
+    def take(self, block: bytes) -> None:
+        """Look at the next block, the first having what a format is known by."""
+
+    def end(self) -> None:
+        """All of it has come."""
+
+
+class Archive:
+    """Takes what begins and ends as a known format does. Raises NotAnArchiveError otherwise."""
+
+    what = KNOWN
+
+    def __init__(self) -> None:
+        self._kind: Format | None = None
+        self._tail = b""
+
+    def take(self, block: bytes) -> None:
+        """Judge the first bytes, and keep the last ones."""
+        self._kind = self._kind or judge_start(block)
+        self._tail = (self._tail + block)[-TAIL_BYTES:]
+
+    def end(self) -> None:
+        """Judge the last bytes."""
+        assert self._kind is not None, "an empty body is refused before"
+        judge_end(self._kind, self._tail)
+
+
+def check_headers(
+    request: Request,
+    max_bytes: int,
+    types: Sequence[str] = MEDIA_TYPES,
+    what: str = KNOWN,
+) -> None:
     """Refuse what the headers alone show, before the body is asked for."""
-    if media_type(request) not in MEDIA_TYPES:
+    if media_type(request) not in types:
         raise UnsupportedMediaTypeError(
-            f"Send {KNOWN} itself as the body, with its Content-Type: {', '.join(MEDIA_TYPES)}."
+            f"Send {what} itself as the body, with its Content-Type: {', '.join(types)}."
         )
     declared = content_length(request)
     if declared == 0:
-        raise _empty()
+        raise _empty(what)
     if declared is not None and declared > max_bytes:
         raise _too_large(max_bytes)
 
 
-async def store(request: Request, storage: LocalStorage, key: str, max_bytes: int) -> Stored:
-    """Store the body under `key`, if its first and last bytes are those of a known format.
+async def store(
+    request: Request,
+    storage: LocalStorage,
+    key: str,
+    max_bytes: int,
+    judge: Judge | None = None,
+) -> Stored:
+    """Store the body under `key`, if `judge` takes it: an archive, unless another one is given.
 
-    Nothing is stored when they aren't, or when the client goes away.
+    Nothing is stored when it doesn't, or when the client goes away.
     """
-    kind, tail = None, b""
+    judge = judge or Archive()
     async with _in_threads(storage.writing(key)) as writer:
         async for block in _blocks(request):
-            if not writer.bytes:
-                kind = judge_start(block)
-            if writer.bytes + len(block) > max_bytes:
-                raise _too_large(max_bytes)
-            await run_in_threadpool(writer.write, block)
-            tail = (tail + block)[-TAIL_BYTES:]
-        if kind is None:
-            raise _empty()
-        judge_end(kind, tail)
+            await run_in_threadpool(_take, judge, writer, block, max_bytes)
+        if not writer.bytes:
+            raise _empty(judge.what)
+        judge.end()
     return Stored(key, writer.bytes, writer.sha256)
+
+
+def _take(judge: Judge, writer: Writer, block: bytes, max_bytes: int) -> None:
+    judge.take(block)
+    if writer.bytes + len(block) > max_bytes:
+        raise _too_large(max_bytes)
+    writer.write(block)
 
 
 def judge_start(head: bytes) -> Format:
@@ -100,8 +145,8 @@ async def _in_threads(manager: AbstractContextManager[Value]) -> AsyncIterator[V
     await run_in_threadpool(manager.__exit__, None, None, None)
 
 
-def _empty() -> EmptyBodyError:
-    return EmptyBodyError(f"The body is empty. Send {KNOWN}.")
+def _empty(what: str) -> EmptyBodyError:
+    return EmptyBodyError(f"The body is empty. Send {what}.")
 
 
 def _too_large(max_bytes: int) -> TooLargeError:

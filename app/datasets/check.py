@@ -7,11 +7,8 @@ failure.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
-import resource
-import signal
 import sys
 import zipfile
 from collections import Counter
@@ -27,7 +24,7 @@ from app.datasets.images import Change
 from app.datasets.intake import opened
 from app.datasets.layout import Layout
 from app.datasets.options import CheckOptions
-from tdmr import lifeline
+from tdmr import lifeline, limits
 from tdmr.data.index import SPLITS, DatasetIndex, IndexedImage, assign_splits, content_hash
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir, Reporter
@@ -48,12 +45,12 @@ def main(arguments: list[str]) -> int:
     try:
         lifeline.hold()
         options = CheckOptions.model_validate_json(job.config.read_bytes())
-        _limit(options)
+        limits.hold(options.memory_bytes, options.cpu_seconds)
         report = check(job.data / "upload", job.out, options, reporter)
     except MemoryError:
         reporter.failed(_failure("check_memory", reporter.stage, "It needed too much memory."))
         return 1
-    except _OutOfTime:
+    except limits.OutOfTime:
         reporter.failed(_failure("check_time", reporter.stage, "It took too long."))
         return 1
     except OSError as error:
@@ -200,33 +197,6 @@ def _report(index: DatasetIndex | None, findings: Findings) -> dict[str, Any]:
         "images": len(index.images) if index else 0,
         "findings": [finding.model_dump(mode="json") for finding in findings.all()],
     }
-
-
-def _limit(options: CheckOptions) -> None:
-    """Cap what this process may use: a decoder's flaw ends here, not in the machine."""
-    _cap(resource.RLIMIT_CORE, 0, 0)
-    if options.memory_bytes is not None:
-        _cap(resource.RLIMIT_AS, options.memory_bytes, options.memory_bytes)
-    if options.cpu_seconds is not None:
-        signal.signal(signal.SIGXCPU, _out_of_time)
-        _cap(resource.RLIMIT_CPU, options.cpu_seconds, options.cpu_seconds + 10)
-
-
-def _cap(kind: int, soft: int, hard: int) -> None:
-    """Lower a limit; one that is lower already stays, and where there is none there is none."""
-    _, now = resource.getrlimit(kind)
-    if now != resource.RLIM_INFINITY:
-        soft, hard = min(soft, now), min(hard, now)
-    with contextlib.suppress(ValueError, OSError):  # macOS refuses to limit the address space
-        resource.setrlimit(kind, (soft, hard))
-
-
-class _OutOfTime(BaseException):
-    """The processor time is used up."""
-
-
-def _out_of_time(*_: object) -> None:
-    raise _OutOfTime
 
 
 def _failure(code: str, stage: str, detail: str) -> Failure:

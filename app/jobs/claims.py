@@ -25,7 +25,8 @@ class Claim:
     kind: str
     attempt: int
     owner: str
-    dataset_id: str
+    dataset_id: str | None
+    model_id: str | None
     parent_id: str | None
     spec: Json
     checkpoint: Json | None
@@ -48,7 +49,8 @@ class Swept:
     job_id: str
     kind: str
     attempt: int
-    dataset_id: str
+    dataset_id: str | None
+    model_id: str | None
     state: State
     failure: Failure | None
 

@@ -69,6 +69,7 @@ def package(session: Session, job: Job, spec: Json, *, ring: bool) -> None:
         owner=job.owner,
         kind="package",
         dataset_id=job.dataset_id,
+        model_id=job.model_id,
         spec=spec,
         max_attempts=job.max_attempts,
         ring=ring,

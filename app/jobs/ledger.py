@@ -241,6 +241,7 @@ def _sweep_one(session: Session, job: Job, *, ring: bool) -> Swept:
         kind=job.kind,
         attempt=attempt,
         dataset_id=job.dataset_id,
+        model_id=job.model_id,
         state=state,
         failure=failure if state == State.FAILED else None,
     )

@@ -1,10 +1,10 @@
 """The order in which queued jobs are claimed, and what a waiting one waits for.
 
-Work of seconds (checks, packaging) goes before trainings. Among trainings every owner gets a turn
-in each round: an owner's n-th waiting job comes behind the n-1 before it and behind what the
-owner has running, so ten jobs of one never make another's first wait for all ten. An owner's own
-jobs go by priority, then by age. A sweep's jobs wait until one of them has shown the views to the
-foundation.
+Work of seconds (checks of datasets and models, packaging) goes before trainings. Among trainings
+every owner gets a turn in each round: an owner's n-th waiting job comes behind the n-1 before it
+and behind what the owner has running, so ten jobs of one never make another's first wait for all
+ten. An owner's own jobs go by priority, then by age. A sweep's jobs wait until one of them has
+shown the views to the foundation.
 """
 
 from __future__ import annotations

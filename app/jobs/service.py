@@ -19,6 +19,7 @@ from app.jobs.queue import Place
 from app.jobs.states import ENDED, State
 from app.models import Event, Job, Json, Student
 from app.settings import DEFAULT_QUEUE, Settings
+from tdmr import own
 from tdmr.config import JobSpec
 
 KIND = "distil"
@@ -70,6 +71,7 @@ def create(
         owner=owner,
         kind=KIND,
         dataset_id=dataset_id,
+        model_id=spec.foundation if own.is_own(spec.foundation) else None,
         spec=content,
         metadata=dict(metadata),
         idempotency_key=idempotency.key,

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from app.db import Database, now
 from app.deletion import Row
+from app.foundations import service as foundations
 from app.jobs.dependants import inherited
-from app.models import Dataset, Event, Job, Student, Upload
+from app.models import Dataset, Event, Job, Model, Student, Upload
 from app.storage import LocalStorage
 from tdmr import failpoint
 
@@ -30,12 +31,12 @@ def free(database: Database, storage: LocalStorage) -> int:
     """One round; how many things were freed. Any number of workers may do it at once."""
     return sum(
         drain(database, storage, emptying)
-        for emptying in (_empty_datasets, _empty_students, _empty_jobs)
+        for emptying in (_empty_datasets, _empty_models, _empty_students, _empty_jobs)
     )
 
 
 def drain(database: Database, storage: LocalStorage, emptying: Emptying) -> int:
-    """Have rows emptied, batch after batch, and remove the folder of each; how many they were."""
+    """Have rows emptied, batch after batch, and remove what each had; how many they were."""
     total = 0
     while True:
         with database.write() as session:
@@ -77,6 +78,17 @@ def _empty_datasets(session: Session) -> Sequence[str]:
     session.execute(delete(Event).where(Event.job_id.in_(checks)))
     session.execute(delete(Upload).where(Upload.dataset_id.in_(ids)))
     return [f"datasets/{id_}" for id_ in ids]
+
+
+def _empty_models(session: Session) -> Sequence[str]:
+    """The architecture stays: what is known of its speed is known by it."""
+    rows = _due(session, Model)
+    for row in rows:
+        row.name, row.bytes, row.findings = "", 0, []
+        row.licence = row.file_key = None
+    checks = select(Job.id).where(Job.model_id.in_([row.id for row in rows]), Job.kind == "model")
+    session.execute(delete(Event).where(Event.job_id.in_(checks)))
+    return [foundations.file_key(row.id) for row in rows]
 
 
 def _empty_students(session: Session) -> Sequence[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import CursorResult, Delete, delete, exists, null, select
@@ -14,11 +16,13 @@ from app.db import Database, now
 from app.jobs.dependants import inherited, packaging
 from app.jobs.states import ENDED
 from app.keeping.freeing import BATCH, drain
-from app.models import Dataset, Event, Job
+from app.models import Dataset, Event, Job, Model
 from app.settings import Settings
 from app.storage import LocalStorage
 
 AUDIT_BATCH = 1000  # rows in one transaction
+
+Checked = TypeVar("Checked", Dataset, Model)
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +30,8 @@ log = structlog.get_logger(__name__)
 def apply(database: Database, storage: LocalStorage, settings: Settings) -> None:
     """One round. Any number of workers may do it at once."""
     if (age := settings.retain_invalid_seconds) is not None:
-        _repeat(database, "invalid_datasets", _delete_invalid, age)
+        _repeat(database, "invalid_datasets", partial(_delete_invalid, Dataset), age)
+        _repeat(database, "invalid_models", partial(_delete_invalid, Model), age)
     if (age := settings.retain_events_seconds) is not None:
         _repeat(database, "events", _delete_events, age)
     if (age := settings.retain_audit_seconds) is not None:
@@ -50,17 +55,17 @@ def _repeat(
         log.info("retention_over", what=what, rows=total)
 
 
-def _delete_invalid(session: Session, age: float) -> int:
+def _delete_invalid(table: type[Checked], session: Session, age: float) -> int:
     """They can't be restored: nothing can be done with them, and their bytes went long ago."""
     moment = now(session)
     rows = session.scalars(
-        select(Dataset)
+        select(table)
         .where(
-            Dataset.status == "invalid",
-            Dataset.deleted_at.is_(None),
-            Dataset.settled_at <= moment - timedelta(seconds=age),
+            table.status == "invalid",
+            table.deleted_at.is_(None),
+            table.settled_at <= moment - timedelta(seconds=age),
         )
-        .order_by(Dataset.id)
+        .order_by(table.id)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     ).all()

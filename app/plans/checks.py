@@ -18,14 +18,16 @@ from app.access import quotas
 from app.errors import (
     DatasetNotReadyError,
     InvalidError,
+    ModelNotReadyError,
     UnknownModelError,
 )
+from app.foundations import service as foundations
 from app.jobs.service import Terms
-from app.models import Dataset
+from app.models import Dataset, Model
 from app.plans import options, resources
 from app.plans.findings import Finding, error, warning
 from app.settings import Settings
-from tdmr import catalog, errors
+from tdmr import catalog, errors, own
 from tdmr.config import JobSpec
 from tdmr.wire.plans import Estimate
 
@@ -46,12 +48,13 @@ class Order:
 def certain(session: Session, owner: str, order: Order, settings: Settings) -> list[Finding]:
     """What keeps an order from being taken, the gravest first."""
     dataset = dataset_of(session, owner, order.dataset_id)
+    known = foundations.as_known(session, owner, order.spec)
     return [
         *_quotas(session, owner, order.count, settings),
-        *_models(order.spec),
+        *_models(session, owner, order.spec),
         *_queue(order.terms.queue, settings),
         *(_readiness(dataset) or _classes(dataset)),
-        *options.contradictions(order.spec),
+        *options.contradictions(known),
     ]
 
 
@@ -59,10 +62,11 @@ def possible(
     session: Session, owner: str, order: Order, estimate: Estimate | None, settings: Settings
 ) -> list[Finding]:
     """What an order would be taken with, and its owner should know of: warnings."""
-    spec, dataset = order.spec, dataset_of(session, owner, order.dataset_id)
+    dataset = dataset_of(session, owner, order.dataset_id)
+    spec = foundations.as_known(session, owner, order.spec)
     found = [
         *options.doubts(spec),
-        *resources.models(spec),
+        *resources.models(spec, own_foundation=spec is not order.spec),
         *resources.workers(session, order.terms.queue, settings, estimate),
         *resources.disk(settings, estimate),
         *resources.budget(order.terms.max_seconds, estimate),
@@ -108,11 +112,38 @@ def _quotas(session: Session, owner: str, count: int, settings: Settings) -> Ite
         )
 
 
-def _models(spec: JobSpec) -> Iterator[Finding]:
+def _models(session: Session, owner: str, spec: JobSpec) -> Iterator[Finding]:
     for role in ROLES:
-        found = unknown_model(getattr(spec, role), role, f"/{role}")
+        name = getattr(spec, role)
+        if role == "foundation" and own.is_own(name):
+            found = _unready(foundations.named(session, owner, name), name)
+        else:
+            found = unknown_model(name, role, f"/{role}")
         if found is not None:
             yield found
+
+
+def _unready(model: Model | None, name: str) -> Finding | None:
+    """What keeps an own foundation from being one; nobody learns of another's."""
+    where = "/foundation"
+    if model is None:
+        return error(
+            UnknownModelError,
+            where,
+            errors.UnknownModelError.code,
+            f"You have no model {name!r}.",
+            "GET /v1/models?owned=true lists yours.",
+            allowed=[entry.name for entry in catalog.entries("foundation")],
+        )
+    code, at = ModelNotReadyError.code, f"GET /v1/models/{model.id}"
+    if model.status == "processing":
+        detail, advice = "The model is still processing.", f"Ask {at} until it's ready."
+        wait = {"Retry-After": "2"}
+        return error(ModelNotReadyError, where, code, detail, advice, headers=wait)
+    if model.status != "ready":
+        advice = f"{at} lists the findings; fix them and upload it again."
+        return error(ModelNotReadyError, where, code, f"The model is {model.status}.", advice)
+    return None
 
 
 def unknown_model(

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from app.db import new_id, now
+from app.foundations import service as foundations
 from app.jobs import fleet, queue
 from app.models import Dataset, Job, Json
 from app.plans import load as loads
@@ -66,11 +67,12 @@ def make(
 
     `warm` says that another job will have filled the cache by then.
     """
-    load = loads.of(spec, dataset)
+    load, ordered = loads.of(spec, dataset), spec
+    spec = foundations.as_known(session, dataset.owner, spec)
     if load is None or None in (catalog.find(spec.foundation), catalog.find(spec.student)):
         return None
     device, where = _device(session, queue_name, settings)
-    key = loads.views_key(spec, dataset, load)
+    key = loads.views_key(ordered, dataset, load)
     warm = warm or _was_shown(session, key, device)
     found = [_stage(session, each, device) for each in stages(spec, load, warm=warm)]
     counted = [each.measurements for each in found if each.units]
@@ -186,7 +188,8 @@ def record(session: Session, job: Job, metrics: Json) -> None:
 
 
 def _write(session: Session, job: Job, metrics: Json, took: dict[str, float]) -> None:
-    spec, dataset = JobSpec.model_validate(job.spec), session.get_one(Dataset, job.dataset_id)
+    ordered, dataset = JobSpec.model_validate(job.spec), session.get_one(Dataset, job.dataset_id)
+    spec = foundations.as_known(session, job.owner, ordered)
     load, cache, moment = loads.of(spec, dataset), metrics["cache"], now(session)
     if load is None:
         return
@@ -207,7 +210,7 @@ def _write(session: Session, job: Job, metrics: Json, took: dict[str, float]) ->
                 units=stage.units,
                 seconds=seconds,
                 entry_bytes=cache["bytes"] if made else None,
-                views_key=loads.views_key(spec, dataset, load) if made else None,
+                views_key=loads.views_key(ordered, dataset, load) if made else None,
                 measured_at=moment,
             )
         )

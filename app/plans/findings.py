@@ -59,6 +59,13 @@ def error(
     return Finding(pointer, code, "error", detail, advice, allowed, refusal=refused)
 
 
+def refused(kind: type[AppError], finding: Finding, detail: str, advice: str) -> AppError:
+    """The error of one finding, in other words."""
+    said = f"{detail} {advice}"
+    item = finding.item().model_copy(update={"detail": said})
+    return kind(said, [item])
+
+
 def warning(pointer: str, code: str, detail: str, advice: str) -> Finding:
     """A finding that a real order is taken with."""
     return Finding(pointer, code, "warning", detail, advice)

@@ -20,8 +20,11 @@ PERMISSIVE = ("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1
 UNKNOWN = (None, "unknown")
 
 
-def models(spec: JobSpec) -> Iterator[Finding]:
-    """The pair's sizes, their licences, and whether their weights are here."""
+def models(spec: JobSpec, *, own_foundation: bool = False) -> Iterator[Finding]:
+    """The pair's sizes, their licences, and whether their weights are here.
+
+    An own foundation's weights are here, and under what licence they are its owner knows.
+    """
     foundation, student = catalog.find(spec.foundation), catalog.find(spec.student)
     if foundation and student and foundation.params < student.params:
         yield warning(
@@ -31,7 +34,7 @@ def models(spec: JobSpec) -> Iterator[Finding]:
             f"{student.params:,}: it may have little to teach.",
             "Choose a larger foundation or a smaller student.",
         )
-    weighed = [("/foundation", foundation)]
+    weighed = [] if own_foundation else [("/foundation", foundation)]
     if spec.options.student_pretrained:
         weighed.append(("/student", student))
     for pointer, entry in weighed:

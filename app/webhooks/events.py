@@ -27,6 +27,7 @@ DATASETS: dict[str, EventType] = {"ready": "dataset.ready", "invalid": "dataset.
 def job_moved(session: Session, job: Job) -> None:
     """Tell of a distillation's new state, where it is one that is told of."""
     if job.kind == "distil" and job.state in JOBS:
+        assert job.dataset_id is not None
         tell(session, job.owner, JOBS[job.state], job_id=job.id, dataset_id=job.dataset_id)
 
 

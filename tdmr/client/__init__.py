@@ -10,7 +10,7 @@ newer server adds to them is passed over.
 """
 
 from tdmr.client.async_client import AsyncClient
-from tdmr.client.async_things import AsyncDataset, AsyncJob, AsyncStudent
+from tdmr.client.async_things import AsyncDataset, AsyncJob, AsyncModel, AsyncStudent
 from tdmr.client.errors import (
     ApiError,
     ConflictError,
@@ -25,13 +25,14 @@ from tdmr.client.errors import (
     UnexpectedAnswerError,
 )
 from tdmr.client.sync_client import Client
-from tdmr.client.sync_things import Dataset, Job, Student
+from tdmr.client.sync_things import Dataset, Job, Model, Student
 
 __all__ = [
     "ApiError",
     "AsyncClient",
     "AsyncDataset",
     "AsyncJob",
+    "AsyncModel",
     "AsyncStudent",
     "Client",
     "ConflictError",
@@ -40,6 +41,7 @@ __all__ = [
     "ForbiddenError",
     "InvalidError",
     "Job",
+    "Model",
     "NotFoundError",
     "RateLimitedError",
     "Student",

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx
 
 from tdmr.client import calls, downloads, events, steps, uploads
-from tdmr.client.async_things import AsyncDataset, AsyncJob, AsyncStudent
+from tdmr.client.async_things import AsyncDataset, AsyncJob, AsyncModel, AsyncStudent
 from tdmr.client.calls import Call
 from tdmr.client.connection import TIMEOUT, Connection
 from tdmr.client.drivers import Awaiting
@@ -22,7 +22,7 @@ from tdmr.client.uploads import RESUMABLE_FROM, How, Progress
 from tdmr.config import DEFAULT_BASELINES, DistillOptions
 from tdmr.wire.datasets import DatasetSummary, ReportOut
 from tdmr.wire.jobs import EventOut
-from tdmr.wire.models import ModelOut, RecommendationsOut
+from tdmr.wire.models import ModelOut, OwnModelSummary, RecommendationsOut
 from tdmr.wire.plans import DryRunOut, EstimatesOut
 from tdmr.wire.students import PredictionOut, PredictionsOut, StudentSummary
 from tdmr.wire.sweeps import SweepOut, SweepSummary
@@ -50,6 +50,7 @@ class AsyncClient:
         self._driver, self._patience = Awaiting(self._http), patience
         self._job = partial(AsyncJob.of, self)
         self._dataset = partial(AsyncDataset.of, self)
+        self._model = partial(AsyncModel.of, self)
         self._student = partial(AsyncStudent.of, self)
 
     async def __aenter__(self) -> AsyncClient:
@@ -113,6 +114,41 @@ class AsyncClient:
     def models(self, role: str | None = None) -> AsyncIterator[ModelOut]:
         """The models that the server recommends, those for `role` or all."""
         return self._each(calls.get("models", role=role), partial(read, ModelOut))
+
+    async def upload_model(
+        self,
+        weights: str | Path,
+        architecture: str,
+        name: str | None = None,
+        *,
+        licence: str | None = None,
+        on_progress: Progress | None = None,
+        patience: float = 300.0,
+    ) -> AsyncModel:
+        """Send a safetensors file; the model, still `processing`. See `Client.upload_model`."""
+        told = {"name": name, "architecture": architecture, "licence": licence}
+        how = How(on_progress, patience=patience)
+        return await self._driver.run(uploads.upload_model(Path(weights), self._model, how, told))
+
+    def own_models(self) -> AsyncIterator[OwnModelSummary]:
+        """The foundations that you have uploaded, the newest first."""
+        return self._each(calls.get("models", owned="true"), partial(read, OwnModelSummary))
+
+    async def model(self, model_id: str) -> AsyncModel:
+        """A foundation of your own: status, size and findings."""
+        return await self._ask(calls.get("models", model_id), self._model)
+
+    async def wait_for_model(
+        self,
+        model_id: str,
+        on_change: Callable[[AsyncModel], None] | None = None,
+        timeout: float | None = None,
+        every: float = 0.5,
+    ) -> AsyncModel:
+        """Wait until the model is `ready` or `invalid`. Raises TimeoutError."""
+        call, when = calls.get("models", model_id), When(timeout, every, self._patience)
+        over = attrgetter("settled")
+        return await self._driver.run(steps.watch(call, self._model, over, on_change, when))
 
     async def recommend(self, **limits: float | str) -> RecommendationsOut:
         """Students of the catalog by measured latency, and how each stands to the limits.
@@ -314,6 +350,14 @@ class AsyncClient:
     async def restore_dataset(self, dataset_id: str) -> AsyncDataset:
         """Bring a deleted dataset back."""
         return await self._ask(calls.restore("datasets", dataset_id), self._dataset)
+
+    async def delete_model(self, model_id: str, *, permanently: bool = False) -> None:
+        """Delete a foundation of your own that no job needs; for a while it can be restored."""
+        await self._ask(calls.delete("models", model_id, permanently), _nothing)
+
+    async def restore_model(self, model_id: str) -> AsyncModel:
+        """Bring a deleted model back."""
+        return await self._ask(calls.restore("models", model_id), self._model)
 
     async def delete_job(self, job_id: str, *, permanently: bool = False) -> None:
         """Delete a job that has ended; for a while it can be restored."""

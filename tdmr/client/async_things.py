@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tdmr.client.bound import BoundDataset, BoundJob, BoundStudent
+from tdmr.client.bound import BoundDataset, BoundJob, BoundModel, BoundStudent
 from tdmr.client.uploads import Progress
 from tdmr.wire.datasets import ReportOut
 from tdmr.wire.jobs import EventOut
@@ -37,6 +37,25 @@ class AsyncDataset(BoundDataset):
     async def report(self) -> ReportOut:
         """Every finding of its check, and the newest audit of its images."""
         return await self._client.report(self.id)
+
+
+class AsyncModel(BoundModel):
+    """A foundation of your own as it was when the server was asked."""
+
+    _client: AsyncClient
+
+    async def refresh(self) -> AsyncModel:
+        """The model as it is now."""
+        return await self._client.model(self.id)
+
+    async def wait(
+        self,
+        on_change: Callable[[AsyncModel], None] | None = None,
+        timeout: float | None = None,
+        every: float = 0.5,
+    ) -> AsyncModel:
+        """The model once it is `ready` or `invalid`. Raises TimeoutError."""
+        return await self._client.wait_for_model(self.id, on_change, timeout, every)
 
 
 class AsyncJob(BoundJob):

@@ -11,6 +11,7 @@ from tdmr.client.reading import read
 from tdmr.wire.base import Out
 from tdmr.wire.datasets import DatasetOut
 from tdmr.wire.jobs import JobOut
+from tdmr.wire.models import OwnModelOut
 from tdmr.wire.students import StudentOut
 
 
@@ -29,6 +30,15 @@ class Bound(Out):
 
 class BoundDataset(Bound, DatasetOut):
     """A dataset, of either client."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether its check is over."""
+        return self.status != "processing"
+
+
+class BoundModel(Bound, OwnModelOut):
+    """A foundation of one's own, of either client."""
 
     @property
     def settled(self) -> bool:

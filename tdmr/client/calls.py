@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -24,16 +24,35 @@ IMAGES = 16  # in one request for predictions: the server's default
 FINISH_SECONDS = 600.0  # a whole upload is read again before the answer to its last piece comes
 
 Act = Literal["cancel", "pause", "resume"]
-Kind = Literal["datasets", "jobs", "students"]
+Kind = Literal["datasets", "models", "jobs", "students"]
 
 
 class FilePart(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """`count` bytes of a file from `start` on, as a body that can be sent more than once."""
+    """`count` bytes of a file from `start` on, as a body that can be sent more than once.
 
-    def __init__(self, path: Path, start: int, count: int) -> None:
-        self._path, self._start, self._count = path, start, count
+    `on_sent` is told how many have left, and of how many; from the start, when they are sent again.
+    """
+
+    def __init__(
+        self, path: Path, start: int, count: int, on_sent: Callable[[int, int], None] | None = None
+    ) -> None:
+        self._path, self._start, self._count, self._on_sent = path, start, count, on_sent
 
     def __iter__(self) -> Iterator[bytes]:
+        left = self._count
+        for chunk in self._chunks():
+            yield chunk
+            left -= len(chunk)
+            self._tell(left)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        chunks, left = self._chunks(), self._count
+        while chunk := await asyncio.to_thread(next, chunks, b""):
+            yield chunk
+            left -= len(chunk)
+            self._tell(left)
+
+    def _chunks(self) -> Iterator[bytes]:
         left = self._count
         with self._path.open("rb") as file:
             file.seek(self._start)
@@ -41,10 +60,9 @@ class FilePart(httpx.SyncByteStream, httpx.AsyncByteStream):
                 left -= len(chunk)
                 yield chunk
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        chunks = iter(self)
-        while chunk := await asyncio.to_thread(next, chunks, b""):
-            yield chunk
+    def _tell(self, left: int) -> None:
+        if self._on_sent is not None:
+            self._on_sent(self._count - left, self._count)
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,21 @@ def create_dataset(archive: Path, name: str) -> Call:
     }
     body = FilePart(archive, 0, total)
     return Call("POST", _path("datasets"), {"name": name}, headers, body=body)
+
+
+def create_model(
+    weights: Path, on_sent: Callable[[int, int], None] | None, **told: str | None
+) -> Call:
+    """POST /v1/models with the file as the body; what is None in `told` is left to the server."""
+    total = weights.stat().st_size
+    headers = {
+        **_new_key(),
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(total),
+    }
+    body = FilePart(weights, 0, total, on_sent)
+    path = _path("models")
+    return Call("POST", path, told, headers, body=body, read_seconds=FINISH_SECONDS)
 
 
 def begin_upload(total: int, name: str) -> Call:

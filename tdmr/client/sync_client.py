@@ -17,12 +17,12 @@ from tdmr.client.connection import TIMEOUT, Connection
 from tdmr.client.drivers import Blocking
 from tdmr.client.reading import read
 from tdmr.client.steps import Parse, When
-from tdmr.client.sync_things import Dataset, Job, Student
+from tdmr.client.sync_things import Dataset, Job, Model, Student
 from tdmr.client.uploads import RESUMABLE_FROM, How, Progress
 from tdmr.config import DEFAULT_BASELINES, DistillOptions
 from tdmr.wire.datasets import DatasetSummary, ReportOut
 from tdmr.wire.jobs import EventOut
-from tdmr.wire.models import ModelOut, RecommendationsOut
+from tdmr.wire.models import ModelOut, OwnModelSummary, RecommendationsOut
 from tdmr.wire.plans import DryRunOut, EstimatesOut
 from tdmr.wire.students import PredictionOut, PredictionsOut, StudentSummary
 from tdmr.wire.sweeps import SweepOut, SweepSummary
@@ -50,6 +50,7 @@ class Client:
         self._driver, self._patience = Blocking(self._http), patience
         self._job = partial(Job.of, self)
         self._dataset = partial(Dataset.of, self)
+        self._model = partial(Model.of, self)
         self._student = partial(Student.of, self)
 
     def __enter__(self) -> Client:
@@ -115,6 +116,46 @@ class Client:
     def models(self, role: str | None = None) -> Iterator[ModelOut]:
         """The models that the server recommends, those for `role` or all."""
         return self._each(calls.get("models", role=role), partial(read, ModelOut))
+
+    def upload_model(
+        self,
+        weights: str | Path,
+        architecture: str,
+        name: str | None = None,
+        *,
+        licence: str | None = None,
+        on_progress: Progress | None = None,
+        patience: float = 300.0,
+    ) -> Model:
+        """Send a safetensors file; the model, still `processing`.
+
+        It is streamed from disk in one piece; `on_progress` is told how many bytes have left, and
+        of how many. `architecture` is timm's name, with or without a tag. Raises DigestError when
+        the server has stored something else.
+        """
+        told = {"name": name, "architecture": architecture, "licence": licence}
+        how = How(on_progress, patience=patience)
+        return self._driver.run(uploads.upload_model(Path(weights), self._model, how, told))
+
+    def own_models(self) -> Iterator[OwnModelSummary]:
+        """The foundations that you have uploaded, the newest first."""
+        return self._each(calls.get("models", owned="true"), partial(read, OwnModelSummary))
+
+    def model(self, model_id: str) -> Model:
+        """A foundation of your own: status, size and findings."""
+        return self._ask(calls.get("models", model_id), self._model)
+
+    def wait_for_model(
+        self,
+        model_id: str,
+        on_change: Callable[[Model], None] | None = None,
+        timeout: float | None = None,
+        every: float = 0.5,
+    ) -> Model:
+        """Wait until the model is `ready` or `invalid`. Raises TimeoutError."""
+        call, when = calls.get("models", model_id), When(timeout, every, self._patience)
+        over = attrgetter("settled")
+        return self._driver.run(steps.watch(call, self._model, over, on_change, when))
 
     def recommend(self, **limits: float | str) -> RecommendationsOut:
         """Students of the catalog by measured latency, and how each stands to the limits.
@@ -321,6 +362,14 @@ class Client:
     def restore_dataset(self, dataset_id: str) -> Dataset:
         """Bring a deleted dataset back."""
         return self._ask(calls.restore("datasets", dataset_id), self._dataset)
+
+    def delete_model(self, model_id: str, *, permanently: bool = False) -> None:
+        """Delete a foundation of your own that no job needs; for a while it can be restored."""
+        self._ask(calls.delete("models", model_id, permanently), _nothing)
+
+    def restore_model(self, model_id: str) -> Model:
+        """Bring a deleted model back."""
+        return self._ask(calls.restore("models", model_id), self._model)
 
     def delete_job(self, job_id: str, *, permanently: bool = False) -> None:
         """Delete a job that has ended; for a while it can be restored."""

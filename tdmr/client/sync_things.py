@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tdmr.client.bound import BoundDataset, BoundJob, BoundStudent
+from tdmr.client.bound import BoundDataset, BoundJob, BoundModel, BoundStudent
 from tdmr.client.uploads import Progress
 from tdmr.wire.datasets import ReportOut
 from tdmr.wire.jobs import EventOut
@@ -37,6 +37,25 @@ class Dataset(BoundDataset):
     def report(self) -> ReportOut:
         """Every finding of its check, and the newest audit of its images."""
         return self._client.report(self.id)
+
+
+class Model(BoundModel):
+    """A foundation of your own as it was when the server was asked."""
+
+    _client: Client
+
+    def refresh(self) -> Model:
+        """The model as it is now."""
+        return self._client.model(self.id)
+
+    def wait(
+        self,
+        on_change: Callable[[Model], None] | None = None,
+        timeout: float | None = None,
+        every: float = 0.5,
+    ) -> Model:
+        """The model once it is `ready` or `invalid`. Raises TimeoutError."""
+        return self._client.wait_for_model(self.id, on_change, timeout, every)
 
 
 class Job(BoundJob):

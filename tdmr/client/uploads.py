@@ -1,4 +1,4 @@
-"""Sending a dataset: small files at once, large ones by tus 1.0.0, folders packed first.
+"""Sending datasets: small files at once, large ones by tus 1.0.0, folders packed; and weights.
 
 By tus a broken connection costs a piece of the file, not the whole: the server says how many bytes
 it has for good, and the next piece begins there.
@@ -22,8 +22,10 @@ from tdmr.client.errors import DigestError, UnexpectedAnswerError, error_of
 from tdmr.client.retries import Backoff
 from tdmr.client.steps import Parse, Pause, Send, Steps, Work, ask
 from tdmr.wire.datasets import DatasetOut
+from tdmr.wire.models import OwnModelOut
 
 D = TypeVar("D", bound=DatasetOut)
+M = TypeVar("M", bound=OwnModelOut)
 Progress = Callable[[int, int], None]
 
 DATASET = "Tdmr-Dataset"
@@ -58,6 +60,15 @@ def upload(source: Path, name: str | None, parse: Parse[D], how: How) -> Steps[D
         packed = Path(scratch) / "dataset.zip"
         yield Work(lambda: pack(source, packed, how.on_packed))
         return (yield from _send(packed, name or source.resolve().name, parse, how))
+
+
+def upload_model(weights: Path, parse: Parse[M], how: How, told: dict[str, str | None]) -> Steps[M]:
+    """Send a safetensors file; the model. Raises DigestError as `upload` does."""
+    call = calls.create_model(weights, how.on_progress, **told)
+    found = yield from ask(call, parse, how.patience)
+    if found.sha256 != (yield Work(lambda: sha256(weights))):
+        raise DigestError(f"{weights} arrived with another SHA-256 than it has here.")
+    return found
 
 
 def pack(folder: Path, archive: Path, on_packed: Progress | None = None) -> None:

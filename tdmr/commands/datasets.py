@@ -19,15 +19,13 @@ from tdmr.commands.shared import (
     document,
     facts,
     fail,
+    list_findings,
     plain,
     table,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from tdmr.client import Dataset
-    from tdmr.wire.datasets import Finding
 
 app = typer.Typer(no_args_is_help=True, help="Upload images, and see what was found.")
 DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="A dataset's id: ds_…")]
@@ -92,7 +90,7 @@ def report(dataset_id: DatasetId, as_json: AsJson = False) -> None:
     if as_json:
         document(found)
     else:
-        _list_findings(found.findings)
+        list_findings(found.findings)
         if found.audit is not None:
             for name, count in found.audit.counts.items():
                 typer.echo(f"audit: {count} {name}")
@@ -136,12 +134,6 @@ def _show(found: Dataset, as_json: bool) -> None:
             ("classes", classes),
             ("images", ", ".join(f"{count} {name}" for name, count in splits.items())),
         )
-        _list_findings(found.findings)
+        list_findings(found.findings)
     if found.status == "invalid":
         raise typer.Exit(ENDED_BADLY)
-
-
-def _list_findings(findings: Iterable[Finding]) -> None:
-    for each in findings:
-        where = "" if each.file is None else f" {plain(each.file)}:"
-        typer.echo(f"{each.severity}:{where} {plain(each.detail)} {plain(each.advice)}")

@@ -80,6 +80,16 @@ def rescue(
     raise typer.Exit(status)
 
 
+def check_model(
+    job_dir: Annotated[Path, typer.Argument(help=JOB_DIR_HELP)],
+) -> None:
+    """Check whether the model in JOB_DIR/models can be a foundation; out/ has a report."""
+    from tdmr import check_model, lifeline
+
+    lifeline.hold()
+    raise typer.Exit(check_model.check_model(job_dir))
+
+
 def latency(
     model: Annotated[str, typer.Argument(help="A student of the catalog.")],
     size: Annotated[int, typer.Option(min=1, help="Side of its images in pixels.")],

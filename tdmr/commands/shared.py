@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from tdmr.client import Client
+    from tdmr.wire.datasets import Finding
 
 ENDED_BADLY, WRONG_USE, REFUSED, UNREACHABLE, INTERRUPTED = 1, 2, 3, 4, 130
 ENDINGS = (
@@ -123,6 +124,13 @@ def facts(*pairs: tuple[str, object]) -> None:
     width = max(len(name) for name, _ in known)
     for name, value in known:
         typer.echo(f"{name:<{width}}  {value}")
+
+
+def list_findings(findings: Iterable[Finding]) -> None:
+    """Print what a check has found."""
+    for each in findings:
+        where = "" if each.file is None else f" {plain(each.file)}:"
+        typer.echo(f"{each.severity}:{where} {plain(each.detail)} {plain(each.advice)}")
 
 
 def options_of(text: str, single: Iterable[str] | None) -> dict[str, Any]:

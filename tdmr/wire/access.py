@@ -53,7 +53,8 @@ class QuotasOut(Out):
     """What you may have, and what you have."""
 
     waiting_jobs: QuotaOut = Field(description="Queued or paused.")
-    stored_bytes: QuotaOut = Field(description="Uploads, and the students' files.")
+    stored_bytes: QuotaOut = Field(description="Uploads, own models, and the students' files.")
+    own_models: QuotaOut = Field(description="Foundations that you have uploaded.")
     device_hours: QuotaOut = Field(
         description="Of jobs that haven't ended, or have in the last 30 days."
     )

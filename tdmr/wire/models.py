@@ -1,4 +1,4 @@
-"""Models of the catalog, and which of them fit a budget."""
+"""Models of the catalog, which of them fit a budget, and foundations of one's own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tdmr.wire.base import Moment, Out
+from tdmr.wire.datasets import CheckOut, Finding
 
 
 class ModelOut(Out):
@@ -62,3 +63,28 @@ class RecommendationsOut(Out):
     machine: str | None = Field(description="Where they were measured; null: nowhere yet.")
     machines: list[str] = Field(description="All machines that there are measurements of.")
     data: list[RecommendedOut]
+
+
+class OwnModelSummary(Out):
+    """A foundation of your own, in a list."""
+
+    id: str = Field(description="What an order names as its `foundation`.")
+    name: str
+    architecture: str = Field(description="Timm's name: it tells size, mean and deviation.")
+    family: Literal["cnn", "transformer", "hybrid"]
+    status: Literal["processing", "ready", "invalid"]
+    licence: str | None = Field(description="As you stated it; null: not stated.")
+    params: int | None = Field(description="Without a classifier; null until it's ready.")
+    input_size: int | None = Field(description="Side in pixels; null until it's ready.")
+    bytes: int
+    sha256: str = Field(description="Of the file.")
+    fingerprint: str | None = Field(description="SHA-256 of the loaded weights.")
+    created_at: Moment
+    settled_at: Moment | None
+
+
+class OwnModelOut(OwnModelSummary):
+    """A foundation of your own: what it is, and what its check found."""
+
+    findings: list[Finding]
+    check: CheckOut | None

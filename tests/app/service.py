@@ -16,14 +16,19 @@ from app.api.core import Core
 from app.datasets import service as datasets
 from app.datasets.check import STAGES, check
 from app.db import Base
+from app.foundations import service as foundations
 from app.jobs import ledger, moves
 from app.jobs.claims import Claim
 from app.models import Dataset, Job
 from app.students import service as students
 from tdmr.jobdir import JobDir, Reporter
+from tdmr.own import Report
 from tests.app.datasets import zips
+from tests.app.foundations.files import GOOD as WEIGHTS
 
 ZIP = {"Content-Type": "application/zip"}
+OCTETS = {"Content-Type": "application/octet-stream"}
+FITS = Report(params=306_240, input_size=160, channels=3, fingerprint="f" * 64)
 MODELS = {"foundation": "letters_vit", "student": "test_resnet"}
 METRICS: dict[str, Any] = {
     "partial": None,
@@ -77,6 +82,32 @@ class Service:
         found: dict[str, Any] = response.json()
         return found
 
+    def upload_model(self, content: bytes = WEIGHTS, **query: str) -> dict[str, Any]:
+        """Upload weights."""
+        query = {"architecture": "test_vit", **query}
+        response = self.client.post("/v1/models", params=query, content=content, headers=OCTETS)
+        assert response.status_code == 201, response.text
+        found: dict[str, Any] = response.json()
+        return found
+
+    def model(self, report: Report = FITS, **query: str) -> dict[str, Any]:
+        """An own foundation whose check is over, and found `report`."""
+        made = self.upload_model(**query)
+        self.check_model(report)
+        found: dict[str, Any] = self.client.get(f"/v1/models/{made['id']}").json()
+        return found
+
+    def check_model(self, report: Report = FITS) -> None:
+        """Play the part of the worker that checks the next model."""
+        claim = self.claim("model")
+        assert claim is not None
+        assert claim.model_id is not None
+        with self.core.database.write() as session:
+            unwanted = foundations.settle(session, claim.model_id, report)
+            ledger.succeed(session, claim, {})
+        if unwanted is not None:
+            self.core.storage.delete(unwanted)
+
     def settle(self) -> None:
         """Check what was uploaded, as a worker does."""
         while (claim := self.claim("ingest")) is not None:
@@ -99,7 +130,7 @@ class Service:
                 *(put(f"datasets/{dataset.id}/{name}", job.out / name) for name in names)
             )
         with core.database.write() as session:
-            done = datasets.settle(session, claim.dataset_id, report, files)
+            done = datasets.settle(session, dataset.id, report, files)
             ledger.succeed(session, claim, {})
         assert done is not None
         core.storage.delete(done)
@@ -178,7 +209,7 @@ class Service:
                 student_id=student_id,
                 job_id=claim.parent_id,
                 owner=claim.owner,
-                dataset_id=claim.dataset_id,
+                dataset_id=claim.dataset_id or "",
                 spec=session.get_one(Job, claim.parent_id).spec,
                 files=files,
                 metrics={**metrics, "partial": partial},

@@ -13,7 +13,14 @@ from app import migrate
 from app.datasets import service as datasets
 from app.db import Database
 from app.deletion import locked
-from app.errors import DatasetInUseError, GoneError, InvalidError
+from app.errors import (
+    DatasetInUseError,
+    GoneError,
+    InvalidError,
+    ModelInUseError,
+    UnknownModelError,
+)
+from app.foundations import service as foundations
 from app.jobs import ledger
 from app.jobs import service as jobs
 from app.jobs.idempotency import Idempotency
@@ -24,7 +31,7 @@ from app.plans.checks import Order
 from app.settings import Settings
 from tdmr.config import JobSpec
 from tests.app.jobs import steps
-from tests.support import make_dataset, wait_until
+from tests.support import make_dataset, make_model, wait_until
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = ANY(:own)"
 
@@ -71,8 +78,10 @@ def race(postgres_schema: str) -> Iterator[Race]:
     found.close()
 
 
-def order(session: Session, dataset_id: str, settings: Settings) -> View:
-    spec = JobSpec(foundation="test_vit", student="test_resnet")
+def order(
+    session: Session, dataset_id: str, settings: Settings, foundation: str = "test_vit"
+) -> View:
+    spec = JobSpec(foundation=foundation, student="test_resnet")
     return orders.place(
         session,
         owner="ana",
@@ -103,6 +112,30 @@ def test_a_dataset_isnt_deleted_while_a_job_comes(race: Race, settings: Settings
             lambda session: order(session, dataset_id, settings),
             lambda session: datasets.delete(
                 session, "ana", dataset_id, settings, permanently=False
+            ),
+        )
+
+
+def test_a_job_that_comes_while_its_foundation_is_deleted_is_refused(
+    race: Race, settings: Settings
+) -> None:
+    dataset_id, model_id = make_dataset(race.database), make_model(race.database)
+    with pytest.raises(UnknownModelError, match="You have no model"):
+        race.run(
+            lambda session: foundations.delete(
+                session, "ana", model_id, settings, permanently=False
+            ),
+            lambda session: order(session, dataset_id, settings, model_id),
+        )
+
+
+def test_a_model_isnt_deleted_while_a_job_comes(race: Race, settings: Settings) -> None:
+    dataset_id, model_id = make_dataset(race.database), make_model(race.database)
+    with pytest.raises(ModelInUseError):
+        race.run(
+            lambda session: order(session, dataset_id, settings, model_id),
+            lambda session: foundations.delete(
+                session, "ana", model_id, settings, permanently=False
             ),
         )
 

@@ -87,12 +87,12 @@ LATE: list[Callable[..., object]] = [
 
 
 MANY = 6  # jobs, so that most acts meet one that something was done to
-KINDS = ("distil", "ingest", "package")
+KINDS = ("distil", "ingest", "model", "package")
 PICK = st.integers(0, 3)
 ORDERS = st.fixed_dictionaries(
     {
         "owner": st.sampled_from("ab"),
-        "kind": st.sampled_from(["distil", "distil", "distil", "ingest"]),
+        "kind": st.sampled_from(["distil", "distil", "distil", "ingest", "model"]),
         "max_attempts": st.integers(1, 3),
         "max_seconds": st.sampled_from([None, 40, 90]),
     }

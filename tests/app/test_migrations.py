@@ -29,6 +29,7 @@ NEW = {
     "pause_requested_at": None,
     "checkpoint": None,
     "furthest": None,
+    "model_id": None,
     "sweep_id": None,
     "waits_for": None,
     "estimate": None,

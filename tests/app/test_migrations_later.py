@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import Insert, delete, insert, select, update
+from sqlalchemy import Insert, delete, insert, update
 from sqlalchemy.exc import IntegrityError
 
 from app import migrate
 from app.audit import AuditEntry
 from app.db import Database
-from app.models import Dataset, Job, Student, Upload
+from app.jobs import moves
+from app.models import Dataset, Job, Model, Upload
 from app.webhooks import events
 from app.webhooks.tables import WebhookEndpoint
 from tests.app.revisions import MOMENT, dump, fill
@@ -158,11 +159,12 @@ def test_the_ninth_version_adds_deletion_and_can_be_taken_back(any_url: str) -> 
     migrate.upgrade(any_url, "0008")
     before = dump(any_url)
     migrate.upgrade(any_url, "0009")
+    for table in ("datasets", "jobs", "students"):
+        assert {(row["deleted_at"], row["kept_until"]) for row in dump(any_url)[table]} == {
+            (None, None)
+        }
     database = Database(any_url)
     with database.write() as session:
-        for table in (Dataset, Job, Student):
-            rows = session.scalars(select(table)).all()
-            assert [(row.deleted_at, row.kept_until) for row in rows] == [(None, None)] * len(rows)
         session.execute(update(Dataset).values(deleted_at=MOMENT))  # and freed
     database.close()
     migrate.downgrade(any_url, "0008")
@@ -193,3 +195,73 @@ def test_the_tenth_version_adds_keys_of_uploads_and_can_be_taken_back(any_url: s
     database.close()
     migrate.downgrade(any_url, "0009")
     assert dump(any_url) == before
+
+
+def test_the_eleventh_version_adds_own_foundations_and_forgets_them_again(any_url: str) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0010")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0011")
+    after = dump(any_url)
+    assert after.pop("models") == []
+    assert all(job.pop("model_id") is None for job in after["jobs"])
+    assert after | {"alembic_version": []} == before | {"alembic_version": []}
+    database = Database(any_url)
+    with database.write() as session:
+        session.add(model())
+        session.flush()
+        check = moves.submit(session, **OF_A_MODEL, dataset_id=None)
+        named = moves.submit(session, **{**OF_A_MODEL, "kind": "distil"}, dataset_id="ds_1")
+    database.close()
+    migrate.downgrade(any_url, "0010")
+    after = dump(any_url)
+    jobs = [job for job in after["jobs"] if job["id"] != named.id]
+    assert jobs == before["jobs"]
+    assert len(after["jobs"]) == len(jobs) + 1
+    assert {row["job_id"] for row in after["events"]} == {"job_running", named.id}
+    assert check.id not in str(after)
+
+
+OF_A_MODEL: dict[str, Any] = {
+    "owner": "ana",
+    "kind": "model",
+    "model_id": "mod_1",
+    "spec": {},
+    "max_attempts": 1,
+    "ring": True,
+}
+
+
+def model() -> Model:
+    """A row of the eleventh version."""
+    return Model(
+        id="mod_1",
+        owner="ana",
+        name="ours",
+        architecture="test_vit",
+        status="processing",
+        bytes=2**40,
+        sha256="4" * 64,
+        findings=[],
+        created_at=MOMENT,
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "distil"},  # without a dataset
+        {"kind": "magic"},
+        {"model_id": "mod_none"},
+        {"dataset_id": "ds_none"},
+    ],
+)
+def test_the_eleventh_version_refuses_what_cant_be(
+    any_database: Database, wrong: dict[str, str]
+) -> None:
+    with any_database.write() as session:
+        session.add(model())
+        session.flush()
+        moves.submit(session, **OF_A_MODEL, dataset_id=None)
+    with pytest.raises(IntegrityError), any_database.write() as session:
+        session.execute(update(Job).values(wrong))

@@ -33,9 +33,10 @@ from tests.worker.scenes import GOOD, ingest_job
 from tests.worker.standin_worker import standin
 from worker import pipeline
 from worker.heart import Heart
-from worker.kinds import Site, make
+from worker.kinds import make
 from worker.launch import Child
 from worker.pipeline import Launch
+from worker.site import Site
 
 
 @dataclass
@@ -160,7 +161,8 @@ def test_tidying_up_keeps_what_was_published(bench: Bench) -> None:
         assert bench.run(launch)
         row = bench.job(str(job_id))
         claim = Claim(
-            *(row.id, row.kind, row.attempt, row.owner, row.dataset_id, row.parent_id),
+            *(row.id, row.kind, row.attempt, row.owner, row.dataset_id, row.model_id),
+            row.parent_id,
             *(row.spec, row.checkpoint, "bench"),
         )
         before = scenes.files_under(bench.storage.root)

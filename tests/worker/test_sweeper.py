@@ -17,7 +17,8 @@ from app.storage import LocalStorage
 from tests.support import make_dataset
 from tests.worker import scenes
 from worker import pipeline, sweeper
-from worker.kinds import dataset_keys, trained_prefix
+from worker.checks import dataset_keys
+from worker.kinds import trained_prefix
 from worker.unpack import UnpackError, unpack
 
 

@@ -15,7 +15,8 @@ from tests.app.jobs import steps
 from tests.support import make_dataset
 from tests.worker import scenes
 from worker import collector
-from worker.kinds import Site, make, views
+from worker.kinds import make
+from worker.site import Site, views
 
 
 def has_content(database: Database, dataset_id: str, version: str) -> None:

@@ -17,7 +17,7 @@ from app.errors import QuotaExceededError
 from app.jobs import moves
 from app.models import Dataset, Job, Student, Upload
 from app.settings import Settings
-from tests.support import make_dataset
+from tests.support import make_dataset, make_model
 
 GIB = 2**30
 
@@ -96,7 +96,7 @@ def upload(database: Database, length: int, days: float | None) -> None:
 
 def test_nobody_has_used_anything_at_first(any_database: Database, tmp_path: Path) -> None:
     found = used(any_database, tmp_path)
-    assert found == {"waiting_jobs": 0, "stored_bytes": 0, "device_hours": 0}
+    assert found == {"waiting_jobs": 0, "stored_bytes": 0, "own_models": 0, "device_hours": 0}
 
 
 def test_jobs_that_wait_are_those_queued_and_paused(any_database: Database, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_jobs_that_wait_are_those_queued_and_paused(any_database: Database, tmp_
     assert used(any_database, tmp_path, "bob")["waiting_jobs"] == 1
 
 
-def test_bytes_are_of_datasets_of_what_comes_and_of_students(
+def test_bytes_are_of_datasets_of_what_comes_of_models_and_of_students(
     any_database: Database, tmp_path: Path
 ) -> None:
     dataset_id = uploaded(any_database, 2 * GIB)
@@ -119,7 +119,10 @@ def test_bytes_are_of_datasets_of_what_comes_and_of_students(
     upload(any_database, 70 * GIB, 1.0)
     upload(any_database, 900 * GIB, -1.0)  # expired
     upload(any_database, 900 * GIB, None)  # a dataset by now
-    assert used(any_database, tmp_path)["stored_bytes"] == 75 * GIB + 5
+    make_model(any_database, size=6 * GIB)
+    make_model(any_database, size=900 * GIB, status="invalid")  # the file is gone
+    assert used(any_database, tmp_path)["own_models"] == 1
+    assert used(any_database, tmp_path)["stored_bytes"] == 81 * GIB + 5
     assert used(any_database, tmp_path, "bob")["stored_bytes"] == 0
 
 
@@ -181,7 +184,7 @@ def test_spent_hours_come_back_when_enough_of_them_are_old(
 def test_without_limits_nothing_is_refused(any_database: Database, tmp_path: Path) -> None:
     dataset_id = make_dataset(any_database)
     job(any_database, dataset_id, spent_seconds=1e9)
-    names = ("waiting_jobs", "stored_bytes", "device_hours")
+    names = ("waiting_jobs", "stored_bytes", "own_models", "device_hours")
     none = settings(tmp_path, **{f"quota_{name}": 0 for name in names})
     with any_database.read() as session:
         quotas.admit_job(session, "ana", none)

@@ -49,6 +49,7 @@ def path_of(path: str, service: Service) -> str:
     """The path with ids that are Ana's."""
     ids = {
         "dataset_id": lambda: service.dataset()["id"],
+        "model_id": lambda: service.model()["id"],
         "job_id": lambda: service.job()["id"],
         "student_id": lambda: service.student()["id"],
         "sweep_id": lambda: service.sweep()["id"],
@@ -138,7 +139,9 @@ def test_what_is_somebody_elses_reads_as_missing(
 def test_lists_hold_ones_own_only(service: Service, stranger: dict[str, str]) -> None:
     service.student()
     service.endpoint()
-    for path in ("/v1/datasets", "/v1/jobs", "/v1/students", "/v1/webhook-endpoints"):
+    service.model()
+    own = "/v1/models?owned=true"
+    for path in ("/v1/datasets", "/v1/jobs", "/v1/students", "/v1/webhook-endpoints", own):
         assert len(service.client.get(path).json()["data"]) == 1
         assert service.client.get(path, headers=stranger).json()["data"] == []
 

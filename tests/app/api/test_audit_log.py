@@ -19,7 +19,7 @@ from app.main import MODULES
 from tests.app.api.test_access import WITH_A_BODY, WITH_HEADERS, path_of
 from tests.app.api.tus import GOOD, begin, send
 from tests.app.conftest import MakeKey
-from tests.app.service import ZIP, Service
+from tests.app.service import OCTETS, WEIGHTS, ZIP, Service
 from tests.support import make_dataset
 
 LOG = "/v1/audit-log"
@@ -45,9 +45,14 @@ MAKING: dict[str, Callable[[Service], dict[str, Any]]] = {
     "create_api_key": lambda _: {
         "json": {"name": "ci", "scopes": ["jobs:read"], "expires_at": None}
     },
+    "create_model": lambda _: {
+        "params": {"architecture": "test_vit"},
+        "content": WEIGHTS,
+        "headers": OCTETS,
+    },
     "create_webhook_endpoint": lambda _: {"json": {"url": "https://1.1.1.1/hook"}},
 }
-SUBJECTS = ("dataset", "upload", "job", "key", "endpoint", "delivery", "student", "sweep")
+SUBJECTS = ("dataset", "upload", "job", "key", "endpoint", "delivery", "model", "student", "sweep")
 CHANGES_NOTHING = {"predict"}
 PIECES = {"append_to_upload"}  # noted when it makes the dataset: tested below
 NOTED = [each for each in UNSAFE if each[2] not in CHANGES_NOTHING | PIECES]

@@ -28,3 +28,11 @@ def test_a_role_that_there_isnt(client: TestClient) -> None:
     response = client.get("/v1/models?role=teacher")
     assert response.status_code == 422
     assert response.json()["errors"][0]["pointer"] == "/query/role"
+
+
+def test_a_name_of_the_catalogs_is_no_models_id(client: TestClient) -> None:
+    refused = client.options("/v1/models/recommendations")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
+    refused = client.options("/v1/models/mod_1")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "DELETE, GET, HEAD")
+    assert client.options("/v1/models").headers["Allow"] == "GET, HEAD, POST"

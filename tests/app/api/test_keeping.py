@@ -17,6 +17,7 @@ from tests.worker import scenes
 
 MAKE = {
     "datasets": lambda service: service.dataset(),
+    "models": lambda service: service.model(),
     "students": lambda service: service.student(),
     "jobs": lambda service: ended(service),
 }
@@ -45,7 +46,8 @@ def gone(service: Service, path: str) -> str:
 
 
 def listed(service: Service, kind: str) -> list[str]:
-    return [row["id"] for row in service.client.get(f"/v1/{kind}").json()["data"]]
+    query = {"owned": "true"} if kind == "models" else {}
+    return [row["id"] for row in service.client.get(f"/v1/{kind}", params=query).json()["data"]]
 
 
 def free(service: Service) -> int:

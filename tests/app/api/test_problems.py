@@ -48,7 +48,7 @@ def test_an_unknown_address_is_404(client: TestClient, path: str) -> None:
         ("GET", "/v1/jobs/job_x/cancel", "POST"),
         ("POST", "/healthz", "GET, HEAD"),
         ("OPTIONS", "/v1/jobs", "GET, HEAD, POST"),
-        ("BREW", "/v1/models", "GET, HEAD"),
+        ("BREW", "/v1/models", "GET, HEAD, POST"),
     ],
 )
 def test_a_wrong_method_is_405_and_says_which_are_right(
@@ -60,9 +60,9 @@ def test_a_wrong_method_is_405_and_says_which_are_right(
 
 
 def test_a_parameter_that_isnt_there_is_named(client: TestClient) -> None:
-    problem = problem_of(client.get("/v1/models?rôle=student&limit=1"))
-    assert [each.pointer for each in problem.errors] == ["/query/limit", "/query/rôle"]
-    assert problem.errors[0].allowed == ["role"]
+    problem = problem_of(client.get("/v1/models?rôle=student&limits=1"))
+    assert [each.pointer for each in problem.errors] == ["/query/limits", "/query/rôle"]
+    assert problem.errors[0].allowed == ["after", "limit", "owned", "role"]
 
 
 def test_a_flaw_of_ours_tells_nothing(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

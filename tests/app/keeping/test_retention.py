@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,12 +13,12 @@ from app.audit import AuditEntry
 from app.db import Database, new_id, now
 from app.jobs import ledger
 from app.keeping import freeing, retention
-from app.models import Dataset, Event, Job
+from app.models import Dataset, Event, Job, Model
 from app.settings import Settings
 from app.storage import LocalStorage
 from tests.app.jobs import steps
 from tests.app.keeping.test_freeing import promised, stored, stored_checkpoint
-from tests.support import make_dataset
+from tests.support import make_dataset, make_model
 
 DAY = 86_400.0
 
@@ -54,6 +55,7 @@ def test_without_settings_everything_stays(
     ended(any_database, storage, 10_000)
     note(any_database, 10_000)
     make_dataset(any_database, status="invalid")
+    make_model(any_database, status="invalid")
     before = steps.everything(any_database), stored(storage)
     apply(any_database, storage, settings)
     assert (steps.everything(any_database), stored(storage)) == before
@@ -105,19 +107,26 @@ def test_a_job_whose_student_is_still_being_rescued_keeps_both(
     assert (kept[1] == []) is (setting == "retain_events_seconds")
 
 
-def test_datasets_that_didnt_pass_go_for_good(
-    any_database: Database, storage: LocalStorage, settings: Settings
+@pytest.mark.parametrize(
+    ("table", "make"), [(Dataset, make_dataset), (Model, make_model)], ids=["datasets", "models"]
+)
+def test_what_didnt_pass_goes_for_good(
+    any_database: Database,
+    storage: LocalStorage,
+    settings: Settings,
+    table: type[Dataset] | type[Model],
+    make: Callable[..., str],
 ) -> None:
-    old, young = (make_dataset(any_database, status="invalid") for _ in range(2))
-    good = make_dataset(any_database)
+    old, young = (make(any_database, status="invalid") for _ in range(2))
+    good = make(any_database)
     with any_database.write() as session:
         for id_, days in ((old, 3), (young, 1), (good, 3)):
-            session.get_one(Dataset, id_).settled_at = now(session) - timedelta(days=days)
+            session.get_one(table, id_).settled_at = now(session) - timedelta(days=days)
     apply(any_database, storage, settings, retain_invalid_seconds=2 * DAY)
     assert freeing.free(any_database, storage) == 1
     with any_database.read() as session:
-        freed = session.scalars(select(Dataset.id).where(Dataset.name == "")).all()
-        left = session.scalars(select(Dataset.id).where(Dataset.deleted_at.is_(None))).all()
+        freed = session.scalars(select(table.id).where(table.name == "")).all()
+        left = session.scalars(select(table.id).where(table.deleted_at.is_(None))).all()
     assert (list(freed), set(left)) == ([old], {young, good})
 
 

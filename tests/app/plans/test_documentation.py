@@ -11,7 +11,7 @@ from tests.app.api.test_dry_run import CLASSES, ORDERS
 PAGE = (Path(__file__).parents[3] / "docs" / "jobs.md").read_text()
 OTHERS = {"waiting_jobs", "device_hours", "unknown_model", "unknown_queue", "unknown_dataset"}
 OTHERS |= {"dataset_not_ready", "memory", "disk", "budget_short", "input_not_tried"}
-OTHERS |= {"licence_unknown"}
+OTHERS |= {"licence_unknown", "model_not_ready"}
 CODES = OTHERS | {code for *_, codes in CLASSES.values() for code in codes}
 
 

@@ -1,0 +1,1 @@
+"""Foundations of an owner's own: uploaded, checked, named by jobs."""
