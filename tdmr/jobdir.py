@@ -41,6 +41,7 @@ from tdmr.errors import Failure, Stopped, is_disk_full
 AUDIT = "audit.json"  # in out/: what the foundation says of the dataset (`tdmr.audit`)
 STOPPED_STATUS = 75  # EX_TEMPFAIL of sysexits.h
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints, unless said otherwise
+MEASURES = ("accuracy", "learning_rate")  # told with the losses, and no losses
 PASSING = ("progress", "checkpoint")  # events that another of their kind makes up for
 
 
@@ -65,6 +66,7 @@ class ProgressLine(BaseModel):
     step: int | None = None
     steps: int | None = None
     losses: dict[str, float] = {}
+    measures: dict[str, float] = {}
     eta_seconds: float | None = None
     message: str | None = None
     failure: Failure | None = None
@@ -147,8 +149,11 @@ class Reporter:
         self._steps = self._first = None
         self._emit(ProgressLine(event="progress", stage=self._where(0.0)))
 
-    def step(self, step: int, steps: int, losses: dict[str, float] | None = None) -> None:
-        """Report step `step` of `steps` in this stage; most calls return without writing."""
+    def step(self, step: int, steps: int, numbers: dict[str, float] | None = None) -> None:
+        """Report step `step` of `steps` in this stage; most calls return without writing.
+
+        `numbers` are the step's losses, and what MEASURES names.
+        """
         now = time.monotonic()
         self._progress, self._steps = step / steps if steps else 1.0, steps
         # A resumed stage doesn't begin at step 0: what is left is judged by what was done here.
@@ -156,6 +161,7 @@ class Reporter:
         if now - self._last < self._interval and step != steps:
             return
         self._last = now
+        told = numbers or {}
         eta = (now - since) / (step - first) * (steps - step) if step > first else None
         self._emit(
             ProgressLine(
@@ -163,7 +169,8 @@ class Reporter:
                 stage=self._where(self._progress),
                 step=step,
                 steps=steps,
-                losses=losses or {},
+                losses={name: x for name, x in told.items() if name not in MEASURES},
+                measures={name: told[name] for name in MEASURES if name in told},
                 eta_seconds=None if eta is None else round(eta, 1),
             )
         )

@@ -87,7 +87,7 @@ def train(
                 if not math.isfinite(numbers["loss"]):
                     raise NonFiniteLossError(stage, step, numbers, options.learning_rate)
                 if world.main:
-                    on_step(step + 1, options.steps, numbers)
+                    on_step(step + 1, options.steps, {**numbers, **run.measures()})
             if step + 1 < options.steps:
                 checkpoints.after_step(stage, step + 1, run.state)
     return run.finish(data.pixels, checkpoints, stage)
@@ -177,9 +177,18 @@ class _Run:
     def step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Do step `step`; the parts of its loss."""
         torch.manual_seed(self.seed * 1_000_003 + step)
-        parts = self.objective(batch, self.forward(batch.pixels), step / self.options.steps)
+        output = self.forward(batch.pixels)
+        parts = self.objective(batch, output, step / self.options.steps)
         self.update(parts["loss"], step)
+        self.seen = output.logits.detach(), batch.labels
         return parts
+
+    def measures(self) -> dict[str, float]:
+        """What is told of the last step beside its losses; accuracy is that on its own batch."""
+        logits, labels = self.seen
+        right = logits.argmax(1) == labels.argmax(1)
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        return {"accuracy": right.float().mean().item(), "learning_rate": rate}
 
     def forward(self, pixels: Tensor) -> StudentOutput:
         """What the student says of the whole batch, in fp32; `pixels` are this process's."""

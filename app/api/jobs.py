@@ -150,7 +150,7 @@ def _admitted(core: Core, request: Request, job_id: str) -> Said:
     found: list[Found] = []
 
     def identify() -> Caller:
-        found.append(core.glances.find(request.state.token, job_id))
+        found.append(core.glances.find(request.state.key, job_id))
         return found[0].caller
 
     admit(core, request, identify, Scope.JOBS_READ, Cost.READ)
@@ -158,7 +158,7 @@ def _admitted(core: Core, request: Request, job_id: str) -> Said:
 
 
 def _again(core: Core, request: Request, job_id: str) -> Said:
-    return core.glances.say(core.glances.find(request.state.token, job_id))
+    return core.glances.say(core.glances.find(request.state.key, job_id))
 
 
 async def _in_reader(core: Core, look: Callable[[], Said]) -> Said:
@@ -330,6 +330,7 @@ def describe(view: View) -> JobOut:
             "step": progress.get("step"),
             "steps": progress.get("steps"),
             "losses": progress.get("losses", {}),
+            "measures": progress.get("measures", {}),
             "eta_seconds": progress.get("eta_seconds"),
             "queue": job.queue,
             "queue_position": view.place.position if view.place else None,

@@ -50,6 +50,9 @@ class JobOut(Out):
     step: int | None
     steps: int | None
     losses: dict[str, float]
+    measures: dict[str, float] = Field(
+        {}, description="`accuracy` on the last batch, and `learning_rate`, while a student trains."
+    )
     eta_seconds: float | None = Field(description="Until the end of this stage.")
     queue: str
     queue_position: int | None = Field(description="1 is next, among jobs of the same queue.")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from tdmr.baselines import Scratch
 from tdmr.config import DistillOptions, JobSpec, TrainingOptions, ViewOptions
 from tdmr.errors import NonFiniteLossError
 from tdmr.feed import Batch, TrainingSet, order
+from tdmr.jobdir import JobDir, ProgressLine, Reporter
 from tdmr.models import Student, StudentOutput, make_student
 from tdmr.run import set_up
 from tdmr.training import OwnHead, autocast_type, recalibrate, train
@@ -74,6 +78,23 @@ def test_the_loss_falls_and_the_student_learns(data: TrainingSet) -> None:
     assert losses[-1] < 0.2 * losses[0]
     logits = trained(torch.from_numpy(data.pixels).float() / 255).logits
     assert torch.equal(logits.argmax(1), data.labels)
+
+
+def test_progress_tells_accuracy_and_rate_beside_the_losses(
+    data: TrainingSet, tmp_path: Path
+) -> None:
+    lines: list[ProgressLine] = []
+    reporter = Reporter(JobDir(tmp_path), ["distil"], interval=0.0)
+    reporter.listeners.append(lines.append)
+    options = TrainingOptions(steps=21, batch_size=10, learning_rate=3e-3, warmup=0.0)
+    train(student(), data, Scratch(0.0), options, seed=0, stage="distil", on_step=reporter.step)
+    assert [line.step for line in lines] == [1, 11, 21]
+    first, middle, last = (line.measures for line in lines)
+    assert [set(line.losses) for line in lines] == [{"loss"}] * 3
+    assert first["learning_rate"] == 3e-3
+    assert middle["learning_rate"] == pytest.approx(3e-3 * 0.5 * (1 + math.cos(math.pi * 10 / 21)))
+    assert 0 <= first["accuracy"] <= 1
+    assert last["accuracy"] == 1.0
 
 
 def test_the_same_seed_gives_the_same_bits(data: TrainingSet) -> None:
