@@ -58,9 +58,8 @@ def create(
     return key, token
 
 
-def authenticate(session: Session, token: str) -> Caller:
-    """Who holds this key. Raises UnauthorizedError."""
-    sha256 = digest(token)
+def authenticate(session: Session, sha256: str) -> Caller:
+    """Who holds the key with this digest. Raises UnauthorizedError."""
     key = session.scalars(select(ApiKey).where(ApiKey.sha256 == sha256, is_live())).one_or_none()
     if key is None or not hmac.compare_digest(key.sha256, sha256):
         raise refused()

@@ -88,9 +88,12 @@ class Glances:
         self._kept: OrderedDict[str, tuple[Any, Said]] = OrderedDict()
         self._lock = Lock()
 
-    def find(self, token: str, job_id: str) -> Found:
-        """Who holds `token`, and the row of the job if it is theirs. Raises UnauthorizedError."""
-        row = self._statement.one(sha256=keys.digest(token), job_id=job_id)
+    def find(self, key: str, job_id: str) -> Found:
+        """Who holds the key with this digest, and the row of the job if it is theirs.
+
+        Raises UnauthorizedError.
+        """
+        row = self._statement.one(sha256=key, job_id=job_id)
         value = self._statement.value
         if row is None or not value(row, "key_live"):
             raise keys.refused()

@@ -29,6 +29,8 @@ from app.errors import AppError, ErrorItem, InvalidError, NotFoundError, Unautho
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
+# In a request's state: the digest of its browser's key. Only the dashboard's door puts it there.
+SIGNED_IN = "signed_in"
 _DECLARED = "__tdmr_scope__"
 _FAILS = "__tdmr_fails__"
 _BY_ITSELF = "__tdmr_by_itself__"
@@ -116,7 +118,7 @@ class GuardedRoute(APIRoute):
         return guarded
 
     async def _pass(self, query: set[str], request: Request) -> Response:
-        request.state.token = token_of(request)
+        request.state.key = key_of(request)
         try:
             _check_path(request)
             _check_query(request, query)
@@ -135,21 +137,27 @@ def router() -> APIRouter:
     return APIRouter(prefix="/v1", route_class=GuardedRoute)
 
 
-def token_of(request: Request) -> str:
-    """The access key that a request brings. Raises UnauthorizedError."""
+def key_of(request: Request) -> str:
+    """The digest of the access key that a request brings, or that its browser signed in with.
+
+    Raises UnauthorizedError. Whether the key is live is for the database to say, each time.
+    """
+    signed_in: str | None = getattr(request.state, SIGNED_IN, None)
+    if signed_in is not None:
+        return signed_in
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.casefold() != "bearer" or not token.strip():
         raise UnauthorizedError("Send an access key: Authorization: Bearer tdmr_…")
-    return token.strip()
+    return keys.digest(token.strip())
 
 
 def _admit(core: Core, request: Request, scope: Scope, cost: Cost) -> Caller:
     """The caller. Raises UnauthorizedError, RateLimitedError or ForbiddenError."""
-    token = token_of(request)
+    key = key_of(request)
 
     def identify() -> Caller:
         with core.database.read() as session:
-            return keys.authenticate(session, token)
+            return keys.authenticate(session, key)
 
     return admit(core, request, identify, scope, cost)
 

@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from app.access import keys
 from app.access.scopes import Scope
 from app.api.core import Core
-from app.api.guard import token_of
+from app.api.guard import key_of
 from app.errors import AppError, BusyError, ErrorItem, InvalidError
 from app.jobs import service
 from app.jobs.states import ENDED
@@ -57,13 +57,13 @@ async def respond(core: Core, request: Request, job_id: str, after: int) -> Stre
 
     Raises NotFoundError, and BusyError when too many are open.
     """
-    token = token_of(request)
-    first = await _read(core, token, job_id, after)
+    key = key_of(request)
+    first = await _read(core, key, job_id, after)
     if request.state.head:
         return StreamingResponse(_nothing(), media_type=MEDIA_TYPE, headers=HEADERS)
     if core.streams >= core.settings.max_streams:
         raise BusyError("Too many streams are open. Poll the log, or try again.")
-    frames = _frames(core, token, job_id, after, first)
+    frames = _frames(core, key, job_id, after, first)
     return StreamingResponse(frames, media_type=MEDIA_TYPE, headers=HEADERS)
 
 
@@ -75,12 +75,12 @@ async def _nothing() -> AsyncIterator[bytes]:
 Read = tuple[list[Event], str]
 
 
-async def _read(core: Core, token: str, job_id: str, after: int) -> Read:
+async def _read(core: Core, key: str, job_id: str, after: int) -> Read:
     """The next entries, and the job's state as it was then; for a key that is still good."""
 
     def read() -> Read:
         with core.database.read() as session:
-            caller = keys.authenticate(session, token)
+            caller = keys.authenticate(session, key)
             caller.require(Scope.JOBS_READ)
             view = service.get(session, caller.owner, job_id, core.settings)
             found = service.events(session, caller.owner, job_id, after, PIECE, core.settings)
@@ -90,7 +90,7 @@ async def _read(core: Core, token: str, job_id: str, after: int) -> Read:
 
 
 async def _frames(
-    core: Core, token: str, job_id: str, after: int, first: Read
+    core: Core, key: str, job_id: str, after: int, first: Read
 ) -> AsyncIterator[bytes]:
     core.streams += 1
     try:
@@ -108,7 +108,7 @@ async def _frames(
             elif not await core.watch.beyond(job_id, after, HEARTBEAT_SECONDS):
                 yield b": still here\n\n"
             try:
-                rows, state = await _read(core, token, job_id, after)
+                rows, state = await _read(core, key, job_id, after)
             except AppError:
                 return  # the key is no longer good, or the job is gone
     finally:

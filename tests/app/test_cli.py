@@ -30,7 +30,7 @@ def scopes_of(data: Path, token: str) -> tuple[str, set[str]]:
     database = Database(Settings(data_dir=data).url)
     try:
         with database.read() as session:
-            caller = keys.authenticate(session, token)
+            caller = keys.authenticate(session, keys.digest(token))
     finally:
         database.close()
     return caller.owner, set(caller.scopes)

@@ -43,7 +43,7 @@ class Viewer:
         return steps.submit(self.database, count, owner="ana", spec=SPEC)
 
     def look(self, job_id: str, token: str | None = None) -> Said:
-        return self.glances.say(self.glances.find(token or self.token, job_id))
+        return self.glances.say(self.glances.find(keys.digest(token or self.token), job_id))
 
     def long_look(self, job_id: str) -> bytes:
         with self.database.read() as session:
