@@ -5,9 +5,10 @@ JOBS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BROWSER := $(VENV)/.browser
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve key test check format bench-digits bench-audit bench-cost bench-intake bench-server bench-transfer bench-upload storm fuzz foundation catalog openapi options lock clean
+.PHONY: help demo serve key test test-dashboard check format bench-digits bench-audit bench-cost bench-dashboard bench-intake bench-server bench-transfer bench-upload storm fuzz foundation catalog openapi options lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -21,6 +22,15 @@ $(READY): requirements/dev.txt pyproject.toml tests/app/tus/package-lock.json
 	$(BIN)/npm ci --prefix tests/app/tus --ignore-scripts --no-audit --no-fund --silent
 	@touch $(READY)
 
+# Debian's Chromium; elsewhere, install one and say where: CHROMIUM=/path make test.
+$(BROWSER): $(READY)
+	@test -n "$$CHROMIUM" || command -v chromium >/dev/null || { \
+	  command -v apt-get >/dev/null || { echo "Install Chromium, or say where it is: CHROMIUM=..." >&2; exit 1; }; \
+	  run=$$(test "$$(id -u)" = 0 || echo sudo); \
+	  $$run apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+	@touch $(BROWSER)
+
 demo: $(READY) ## Upload digits, distil a student over HTTP, use it with plain timm
 	$(BIN)/python -m demo
 
@@ -30,8 +40,11 @@ serve: $(READY) ## Start the embedded service; prints its address and access key
 key: $(READY) ## Make another access key
 	$(BIN)/tdmr-server keys create $(ARGS)
 
-test: check ## Run every check and every test
+test: check $(BROWSER) ## Run every check and every test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+test-dashboard: $(BROWSER) ## The story in a real browser; leaves artifacts/screenshots/
+	$(BIN)/python -m pytest tests/dashboard $(ARGS)
 
 check: $(READY) ## Lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
@@ -65,6 +78,9 @@ storm: $(READY) ## Kill workers and trainings at random, and judge what became o
 
 bench-server: $(READY) ## What asking for a job costs beside an empty route; 500 clients that poll (FAST=1)
 	$(BIN)/python -m benchmarks.server
+
+bench-dashboard: $(BROWSER) ## What 20 open tabs on a running job cost the server (FAST=1)
+	$(BIN)/python -m benchmarks.dashboard
 
 bench-upload: $(READY) ## The server's memory under a large upload and download (GIGABYTES=20), and 200 cuts
 	$(BIN)/python -m benchmarks.uploads $(if $(GIGABYTES),--gigabytes $(GIGABYTES)) $(ARGS)

@@ -19,6 +19,7 @@ from app.access import keys
 from app.access.scopes import ALL, Scope
 from app.api import docs
 from app.audit import Act
+from app.dashboard.mount import attach
 from app.datasets import resumable
 from app.datasets import service as datasets
 from app.db import Database
@@ -76,7 +77,7 @@ def serve(
             children[-1].start()
     try:
         app = create_app(settings)
-        serving.run(app, listening, on_ready, app.state.core.watch.close)
+        serving.run(attach(app), listening, on_ready, app.state.core.watch.close)
     finally:
         for child in children:
             child.stop()
@@ -210,7 +211,9 @@ def _tidy(settings: Settings) -> None:
 
 
 def _greet(address: str, token: str | None) -> None:
-    typer.echo(f"TDMR serves {address} (what there is: {address}/docs)")
+    typer.echo(
+        f"TDMR serves {address} (for people: {address}/dashboard, all routes: {address}/docs)"
+    )
     if token is None:
         typer.echo("Access key: as before. Make another: tdmr-server keys create")
     else:

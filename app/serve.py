@@ -26,6 +26,7 @@ from tdmr import lifeline
 
 KEEP_ALIVE_SECONDS = 30
 SHUTDOWN_SECONDS = 20
+MAX_SOCKET_BYTES = 2**20  # of one message of the dashboard's
 WORKER_SECONDS = 35  # a worker hands its job back within 30
 LONGEST_PAUSE = 30.0
 
@@ -114,7 +115,10 @@ def run(
     config = uvicorn.Config(
         app,
         http=Protocol,
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MAX_SOCKET_BYTES,
+        ws_per_message_deflate=False,
+        loop="asyncio",
         log_level="warning",
         access_log=False,
         proxy_headers=False,

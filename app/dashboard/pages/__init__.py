@@ -1,0 +1,16 @@
+"""The pages, one module each; loading one makes it known."""
+
+from app.dashboard.pages import (
+    access,
+    compare,
+    dataset,
+    datasets,
+    job,
+    jobs,
+    order,
+    overview,
+    student,
+    students,
+)
+
+PAGES = (overview, datasets, dataset, order, jobs, job, students, student, compare, access)
