@@ -41,7 +41,7 @@ key: $(READY) ## Make another access key
 	$(BIN)/tdmr-server keys create $(ARGS)
 
 test: check $(BROWSER) ## Run every check and every test
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-dashboard: $(BROWSER) ## The story in a real browser; leaves artifacts/screenshots/
 	$(BIN)/python -m pytest tests/dashboard $(ARGS)

@@ -47,9 +47,9 @@ class Problem(BaseModel):
     errors: list[ErrorItem] = []
 
 
-def respond(error: AppError, path: str, request_id: str) -> Response:
-    """The answer that tells of `error`."""
-    problem = Problem(
+def of(error: AppError, path: str, request_id: str) -> Problem:
+    """`error` as it is told."""
+    return Problem(
         type=f"/docs#{error.code}",
         title=error.title,
         status=error.status,
@@ -59,8 +59,12 @@ def respond(error: AppError, path: str, request_id: str) -> Response:
         request_id=request_id,
         errors=error.errors[:MAX_ITEMS],
     )
+
+
+def respond(error: AppError, path: str, request_id: str) -> Response:
+    """The answer that tells of `error`."""
     return Response(
-        problem.model_dump_json(exclude_none=True),
+        of(error, path, request_id).model_dump_json(exclude_none=True),
         status_code=error.status,
         media_type=MEDIA_TYPE,
         headers=error.headers,

@@ -29,6 +29,7 @@ PLACES = (
     ("Compare", "/compare"),
     ("Access", "/access"),
 )
+BUILD_SECONDS = 60.0  # that making a page may take
 HEAD = """
 <link rel="stylesheet" href="/dashboard/static/dashboard.css">
 <link rel="icon" href="/dashboard/static/icon.svg">
@@ -63,7 +64,13 @@ def page(path: str, title: str) -> Callable[[Build], Build]:
         asked = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY, annotation=Request)
         named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=str) for p in given]
         shown.__signature__ = inspect.Signature([asked, *named])  # type: ignore[attr-defined]  # what the framework reads
-        ui.page(path, title=f"{title} · TDMR", dark=None, language="en-US")(shown)
+        ui.page(
+            path,
+            title=f"{title} · TDMR",
+            dark=None,
+            language="en-US",
+            response_timeout=BUILD_SECONDS,
+        )(shown)
         return build
 
     return mark

@@ -46,7 +46,7 @@ def attach(api: FastAPI) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with begun(app), shell.router.lifespan_context(shell):
-            pages.state.office = office = Office(core, Inside(api), Live())
+            pages.state.office = office = Office(core, Inside(api, core.database), Live())
             yield
             await office.live.close()
             await office.inside.close()

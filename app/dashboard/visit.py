@@ -35,22 +35,22 @@ class Visit:
 
     async def get(self, model: type[Model], path: str, **query: Any) -> Model:
         """What the API answers to GET. Raises RefusedError."""
-        return model.model_validate(await self.inside.ask(self.who.key, "GET", path, query))
+        return model.model_validate(await self.inside.ask(self.who, "GET", path, query))
 
     async def send(self, method: str, path: str, json: Any = None, **query: Any) -> Any:
         """What the API answers to a request that changes something. Raises RefusedError."""
-        return await self.inside.ask(self.who.key, method, path, query, json)
+        return await self.inside.ask(self.who, method, path, query, json)
 
     async def watch(self, topic: Hashable, load: Load[T], show: Show[T], every: int = 1) -> None:
         """Show something now, and again whenever it changes; see `Live.watch`."""
-        await self.live.watch(self.client, (self.who.key, topic), load, show, every)
+        await self.live.watch(self.client, (self.who.session, topic), load, show, every)
 
     async def attempt(self, method: str, path: str, said: str, json: Any = None) -> Any:
         """Do what a button stands for, and say `said`, or why it was refused (then None)."""
         try:
             answer = await self.send(method, path, json)
         except RefusedError as refused:
-            ui.notify(refused.problem.detail, type="negative", multi_line=True, timeout=8000)
+            ui.notify(refused.said, type="negative", multi_line=True, timeout=8000)
             return None
         ui.notify(said, type="positive")
         return answer if answer is not None else {}

@@ -11,8 +11,9 @@ from benchmarks.served import Running, serving
 from tests.dashboard.browser import Visitor, launched
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """For one file: as long as Playwright is there, its loop runs in the tests' own thread."""
     with launched() as found:
         yield found
 

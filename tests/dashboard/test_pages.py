@@ -77,7 +77,8 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    with serving(tmp_path_factory.mktemp("service"), "--no-worker") as server:
+    near = {"webhooks_may_reach_private_networks": "1"}
+    with serving(tmp_path_factory.mktemp("service"), "--no-worker", **near) as server:
         yield Scene(server)
 
 
@@ -233,6 +234,35 @@ def test_a_revoked_key_ends_what_is_open(browser: Browser, scene: Scene) -> None
         keys.revoke(session, caller.key_id)
     expect(visitor.page.get_by_label("Access key")).to_be_visible()
     visitor.context.close()
+
+
+def test_signing_out_in_one_tab_ends_the_others(visitor: Visitor, scene: Scene) -> None:
+    other = visitor.tab()
+    other.goto(f"{scene.server.address}/dashboard/jobs/{scene.running}")
+    expect(other.get_by_role("button", name="Cancel")).to_be_visible()
+    visitor.page.get_by_role("button", name="Sign out").click()
+    expect(visitor.page.get_by_label("Access key")).to_be_visible()
+    expect(other.get_by_label("Access key")).to_be_visible()
+
+
+def test_a_webhook_is_added_tried_and_removed(visitor: Visitor, scene: Scene) -> None:
+    page = visitor.go("/access", "Access")
+    page.get_by_text("New webhook", exact=True).click()
+    nobody = f"http://127.0.0.1:{free_port()}/hook"
+    page.get_by_label("Address (https)").fill(nobody)
+    page.get_by_label("Address (https)").blur()
+    page.get_by_label("job.succeeded", exact=True).check()
+    page.get_by_role("button", name="Add the webhook").click()
+    expect(page.locator(".secret")).to_have_text(re.compile("^whsec_"))
+    row = page.get_by_role("row", name=nobody)
+    expect(row).to_contain_text("job.succeeded")
+    row.get_by_role("button", name="Test").click()
+    expect(page.get_by_text("A ping is on its way.")).to_be_visible()
+    row.get_by_role("button", name="Deliveries").click()
+    expect(page.get_by_role("row", name=re.compile("^ping "))).to_be_visible()
+    row.get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(row).to_have_count(0)
 
 
 def test_keys_are_made_shown_once_and_revoked(visitor: Visitor, scene: Scene) -> None:

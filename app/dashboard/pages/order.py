@@ -125,8 +125,7 @@ async def new_job(visit: Visit) -> None:
             form.options()
         with tag("aside", "card").props('aria-label="What would become of it" aria-live="polite"'):
             form.said()
-    await form.recommend()
-    await form.look()
+    ui.timer(0, form.begin, once=True)  # the form is there before what is said of it
 
 
 class Form:
@@ -233,6 +232,11 @@ class Form:
         self._submit = button("Submit", self._place)
         self._submit.set_visibility(self._visit.may(Scope.JOBS_WRITE))
 
+    async def begin(self) -> None:
+        """Say what there is to say of the form as it stands."""
+        await self.recommend()
+        await self.look()
+
     async def recommend(self) -> None:
         """Say of each student whether it fits the budget."""
         try:
@@ -260,8 +264,7 @@ class Form:
                 "POST", self._order.path, self._order.body(), dry_run="true"
             )
         except RefusedError as refused:
-            items = " ".join(each.detail for each in refused.problem.errors or [])
-            self._show(None, f"{refused.problem.detail} {items}".strip())
+            self._show(None, refused.said)
             return
         if asked == self._asked:
             self._show(DryRunOut.model_validate(answer), "")

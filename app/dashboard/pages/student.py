@@ -167,7 +167,7 @@ async def _worst(visit: Visit, found: StudentOut) -> None:
     """The mistakes it is surest of, with their pictures where the dataset is still there."""
     try:
         path = f"/v1/students/{found.id}/files/evaluation.json"
-        evaluation = await visit.inside.ask(visit.who.key, "GET", path, {})
+        evaluation = await visit.inside.ask(visit.who, "GET", path, {})
     except RefusedError:
         return
     worst = evaluation.get("worst", [])[:WORST]
@@ -225,7 +225,7 @@ async def _card(visit: Visit, found: StudentOut) -> None:
     """The model card, as it is in the bundle."""
     if not any(file.name == "README.md" for file in found.files):
         return
-    text = await visit.inside.text(visit.who.key, f"/v1/students/{found.id}/files/README.md")
+    text = await visit.inside.text(visit.who, f"/v1/students/{found.id}/files/README.md")
     with tag("details", "card"):
         tag("summary", text="Model card")
         ui.markdown(text.partition("\n---\n")[2] or text)
