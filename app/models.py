@@ -55,6 +55,17 @@ class ApiKey(Base):
     replaced_by: Mapped[str | None] = mapped_column(String(40))  # the key that it was rotated to
 
 
+class BrowserSession(Base):
+    """A browser in which somebody has signed in."""
+
+    __tablename__ = "browser_sessions"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)  # of the cookie's value
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
 class Dataset(Deletable, Base):
     """An uploaded archive and what became of it: `processing`, then `ready` or `invalid`."""
 

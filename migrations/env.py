@@ -7,7 +7,6 @@ from typing import Any
 from alembic import context
 from sqlalchemy import Connection
 
-import app.access.sessions
 import app.audit
 import app.models
 import app.plans.tables

@@ -8,28 +8,17 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from sqlalchemy import ForeignKey, String, delete, select
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from app.access import keys
 from app.access.keys import Caller
-from app.db import Base, UtcDateTime, now, utcnow
-from app.models import ApiKey
+from app.db import now, utcnow
+from app.models import ApiKey, BrowserSession
 
 LIFETIME = timedelta(hours=12)
-
-
-class BrowserSession(Base):
-    """A browser in which somebody has signed in."""
-
-    __tablename__ = "browser_sessions"
-
-    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)  # of the cookie's value
-    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"), index=True)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
 @dataclass(frozen=True, slots=True)

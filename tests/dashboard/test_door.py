@@ -19,12 +19,11 @@ from starlette.websockets import WebSocketDisconnect
 from app import audit, migrate
 from app.access import keys, sessions
 from app.access.scopes import ALL
-from app.access.sessions import BrowserSession
 from app.api.guard import GuardedRoute
 from app.dashboard.door import COOKIE, Door
 from app.db import Database
 from app.main import create_app
-from app.models import Upload
+from app.models import BrowserSession, Upload
 from app.settings import Settings
 
 HOST = "http://tdmr.test"

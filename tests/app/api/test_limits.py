@@ -41,6 +41,7 @@ def test_every_route_has_the_class_that_its_work_costs() -> None:
     of_their_own = {name: cost for name, cost in costs.items() if cost in ("upload", "predict")}
     assert of_their_own == {
         "create_dataset": Cost.UPLOAD,
+        "create_model": Cost.UPLOAD,
         "create_upload": Cost.UPLOAD,
         "append_to_upload": Cost.UPLOAD,
         "predict": Cost.PREDICT,

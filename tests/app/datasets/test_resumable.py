@@ -14,6 +14,7 @@ from sqlalchemy import update
 from app.datasets import resumable, service
 from app.db import Database, now
 from app.errors import GoneError, LockedError, NotFoundError, TooManyUploadsError
+from app.jobs.idempotency import Idempotency
 from app.models import Dataset, Upload
 from app.settings import Settings
 from app.storage import LocalStorage, Stored
@@ -35,6 +36,7 @@ def begin(
             name="digits",
             length=LENGTH,
             metadata=None,
+            idempotency=Idempotency(None, ""),
             settings=settings,
         )
 
