@@ -47,6 +47,7 @@ def serve(
     data: DataOption = None,
     worker: Annotated[bool, typer.Option(help="Run workers beside the server.")] = True,
     device: Annotated[str, typer.Option(help="Where that worker trains.")] = "cpu",
+    dashboard: Annotated[bool, typer.Option(help="Serve the pages for people as well.")] = True,
     ready_file: Annotated[
         Path | None, typer.Option(help="Write address, key and pid there, as JSON, once serving.")
     ] = None,
@@ -77,7 +78,8 @@ def serve(
             children[-1].start()
     try:
         app = create_app(settings)
-        serving.run(attach(app), listening, on_ready, app.state.core.watch.close)
+        served = attach(app) if dashboard else app
+        serving.run(served, listening, on_ready, app.state.core.watch.close)
     finally:
         for child in children:
             child.stop()

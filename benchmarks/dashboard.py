@@ -144,7 +144,10 @@ def _shows(page: Page, step: int) -> None:
 
 def main() -> None:
     """Run, print and store."""
-    with tempfile.TemporaryDirectory() as name, serving(Path(name), "--no-worker") as server:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        serving(Path(name), "--dashboard", "--no-worker") as server,
+    ):
         found = measure(server)
     result = {
         **found,

@@ -62,6 +62,8 @@ def serving(folder: Path, *more: str, key: str | None = None, **settings: str) -
     ready = folder / "ready.json"
     ready.unlink(missing_ok=True)
     command = [sys.executable, "-m", "app", "serve", "--port", "0", "--ready-file", str(ready)]
+    if "--dashboard" not in more:  # which takes a second to load
+        command.append("--no-dashboard")
     given = {f"TDMR_{name.upper()}": value for name, value in settings.items()}
     data = folder / "data"
     with _started([*command, "--data", str(data), *more], folder, ready, given) as (process, told):

@@ -18,10 +18,10 @@ SOFT = "#808a99"
 class Lines:
     """Curves over the steps of a training, to which points are added without drawing anew."""
 
-    def __init__(self, label: str, unit: str = "", *, low: bool = False, log: bool = False) -> None:
+    def __init__(self, label: str, *, low: bool = False) -> None:
         self._names: list[str] = []
-        value: dict[str, Any] = {"type": "log" if log else "value", "scale": True, "name": unit}
-        options = base() | {"yAxis": axis(**value), "xAxis": axis(type="value", name="step")}
+        value = axis(type="value", scale=True)
+        options = base() | {"yAxis": value, "xAxis": axis(type="value", name="step")}
         options["dataZoom"] = [{"type": "inside"}]
         with figure(label):
             self.chart = ui.echart(options).classes("chart low" if low else "chart")

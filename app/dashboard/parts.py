@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from nicegui import ui
 from nicegui.element import Element
 
 ROOT = "/dashboard"
@@ -38,6 +38,22 @@ class Tag(Element):
         if self._props.get(name) != value:
             self._props[name] = value
             self.update()
+
+
+class Box(Tag):
+    """A part of a page that is filled anew when what it shows has changed."""
+
+    def __init__(self) -> None:
+        super().__init__("div")
+        self._shown: object = None
+
+    def show(self, what: object, fill: Callable[[], None]) -> None:
+        """Fill it by `fill` unless it shows `what` already."""
+        if self._shown != what:
+            self._shown = what
+            self.clear()
+            with self:
+                fill()
 
 
 def tag(name: str, classes: str = "", text: str | None = None) -> Tag:
@@ -165,8 +181,3 @@ def button(text: str, handler: Any, classes: str = "") -> Tag:
     made.props('type="button"')
     made.on("click", handler, args=[])
     return made
-
-
-def notify(text: str) -> None:
-    """Say something in passing."""
-    ui.notify(text)

@@ -23,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The embedded service; no weights are to be had from a hub."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("HF_HUB_OFFLINE", "1")
-        with serving(tmp_path_factory.mktemp("service")) as found:
+        with serving(tmp_path_factory.mktemp("service"), "--dashboard") as found:
             yield found
 
 

@@ -77,8 +77,9 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("service")
     near = {"webhooks_may_reach_private_networks": "1"}
-    with serving(tmp_path_factory.mktemp("service"), "--no-worker", **near) as server:
+    with serving(folder, "--dashboard", "--no-worker", **near) as server:
         yield Scene(server)
 
 
@@ -285,14 +286,14 @@ def test_keys_are_made_shown_once_and_revoked(visitor: Visitor, scene: Scene) ->
 
 def test_a_restarted_server_is_found_again(browser: Browser, tmp_path: Path) -> None:
     port = str(free_port())
-    with serving(tmp_path, "--no-worker", "--port", port) as server:
+    with serving(tmp_path, "--dashboard", "--no-worker", "--port", port) as server:
         key, dataset = server.key, ready_dataset(server)
         visitor = Visitor(browser, server).sign_in()
         page = visitor.go("/datasets", "Datasets")
         expect(page.locator(STATUS)).to_have_count(1)
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(60)
-    with serving(tmp_path, "--no-worker", "--port", port, key=key) as server:
+    with serving(tmp_path, "--dashboard", "--no-worker", "--port", port, key=key) as server:
         ready_dataset(server)
         expect(page.locator(STATUS)).to_have_count(2)  # signed in still, and nothing reloaded by us
         assert dataset in page.locator("tbody").inner_html()

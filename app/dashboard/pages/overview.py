@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 
@@ -13,6 +14,7 @@ from app.access.scopes import Scope
 from app.api.core import Core
 from app.dashboard.frame import page
 from app.dashboard.parts import (
+    Box,
     Tag,
     ago,
     badge,
@@ -78,10 +80,10 @@ async def overview(visit: Visit) -> None:
     with tag("div", "grid"):
         with tag("section", "card"):
             tag("h2", text="Workers")
-            workers = tag("div")
+            workers = Box()
         with tag("section", "card"):
             tag("h2", text="Recent failures")
-            failures = tag("div")
+            failures = Box()
 
     def show(seen: Seen) -> None:
         jobs = [job for status in OPEN for job in seen.open[status]]
@@ -91,8 +93,8 @@ async def overview(visit: Visit) -> None:
         tiles["Workers"].say(str(len(seen.workers)))
         tiles["Free disk"].say(size(seen.free))
         under_way.show(jobs)
-        _refill(workers, lambda: _show_workers(seen.workers), seen.workers)
-        _refill(failures, lambda: _show_failures(seen.failed), [job.id for job in seen.failed])
+        workers.show(seen.workers, partial(_show_workers, seen.workers))
+        failures.show([job.id for job in seen.failed], partial(_show_failures, seen.failed))
 
     await visit.watch("overview", look, show)
 
@@ -156,15 +158,6 @@ def _tile(name: str) -> Tag:
     with tag("div", "tile"):
         tag("span", "hint", name)
         return tag("b", text="—")
-
-
-def _refill(box: Tag, fill: object, shown: object) -> None:
-    """Fill a box anew when what it shows has changed."""
-    if getattr(box, "shown", None) != shown:
-        box.shown = shown  # type: ignore[attr-defined]  # what is in it
-        box.clear()
-        with box:
-            fill()  # type: ignore[operator]  # a function of no arguments
 
 
 def _show_workers(workers: list[Worker]) -> None:
