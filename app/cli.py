@@ -65,7 +65,7 @@ def serve(
     token = _first_key(settings, open_to_others=not serving.is_loopback(host))
 
     def on_ready() -> None:
-        _greet(address, token)
+        _greet(address, token, dashboard=dashboard)
         if ready_file is not None:
             serving.write_ready_file(ready_file, address, token)
 
@@ -212,10 +212,9 @@ def _tidy(settings: Settings) -> None:
             datasets.forget_orphans(session, storage)
 
 
-def _greet(address: str, token: str | None) -> None:
-    typer.echo(
-        f"TDMR serves {address} (for people: {address}/dashboard, all routes: {address}/docs)"
-    )
+def _greet(address: str, token: str | None, *, dashboard: bool) -> None:
+    pages = f"for people: {address}/dashboard, " if dashboard else ""
+    typer.echo(f"TDMR serves {address} ({pages}all routes: {address}/docs)")
     if token is None:
         typer.echo("Access key: as before. Make another: tdmr-server keys create")
     else:

@@ -75,7 +75,7 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
         usage=Usage(database),
         glances=Glances(database, settings, jobs.rendered),
         readers=readers,
-        lookout=Lookout(readers, READERS - 1, here=settings.url.startswith("sqlite")),
+        lookout=Lookout(readers, READERS - 1, here=_is_near(settings)),
         watch=Watch(database, readers),
     )
     database.before_commit = audit.note
@@ -112,6 +112,11 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
     app.add_middleware(Envelope)
     app.add_middleware(Tus)
     return app
+
+
+def _is_near(settings: Settings) -> bool:
+    """Whether a look takes no network: neither to the database nor to where requests are counted."""
+    return settings.url.startswith("sqlite") and settings.broker_url is None
 
 
 def _describe(app: FastAPI) -> None:

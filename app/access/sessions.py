@@ -35,11 +35,8 @@ def begin(session: Session, key: str) -> str:
 
     Forgets the sessions that are over.
     """
-    caller, cookie, moment = (
-        keys.authenticate(session, key),
-        secrets.token_urlsafe(32),
-        now(session),
-    )
+    caller = keys.authenticate(session, key)
+    cookie, moment = secrets.token_urlsafe(32), now(session)
     session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= moment))
     session.add(
         BrowserSession(

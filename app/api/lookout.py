@@ -45,7 +45,13 @@ class Lookout:
         self._waiting.append((look, future))
         if self._may_begin(now):
             self._begin(loop)
+        elif len(self._waiting) == 1:  # it waits no longer than that for one that is slow
+            loop.call_later(2 * SLOW_SECONDS, self._go_on, loop)
         return await future
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._waiting and self._may_begin(loop.time()):
+            self._begin(loop)
 
     def _may_begin(self, now: float) -> bool:
         """With nothing under way; or with what takes its time, on another lane."""
@@ -61,8 +67,7 @@ class Lookout:
         def done(under_way: asyncio.Future[Outcomes]) -> None:
             self._begun.remove(begun)
             _tell(asked, under_way)
-            if self._waiting and self._may_begin(loop.time()):
-                self._begin(loop)
+            self._go_on(loop)
 
         looks = [look for look, _ in asked]
         loop.run_in_executor(self._executor, _carry_out, looks).add_done_callback(done)
