@@ -115,7 +115,7 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
 
 
 def _is_near(settings: Settings) -> bool:
-    """Whether a look takes no network: neither to the database nor to where requests are counted."""
+    """Whether a look takes no network: no database server, no broker that counts requests."""
     return settings.url.startswith("sqlite") and settings.broker_url is None
 
 
