@@ -20,6 +20,7 @@ from app.access.scopes import ALL, Scope
 from app.api import docs
 from app.audit import Act
 from app.dashboard.mount import attach
+from app.dashboard.paths import PATH
 from app.datasets import resumable
 from app.datasets import service as datasets
 from app.db import Database
@@ -213,7 +214,7 @@ def _tidy(settings: Settings) -> None:
 
 
 def _greet(address: str, token: str | None, *, dashboard: bool) -> None:
-    pages = f"for people: {address}/dashboard, " if dashboard else ""
+    pages = f"for people: {address}{PATH}, " if dashboard else ""
     typer.echo(f"TDMR serves {address} ({pages}all routes: {address}/docs)")
     if token is None:
         typer.echo("Access key: as before. Make another: tdmr-server keys create")

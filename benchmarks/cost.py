@@ -43,7 +43,8 @@ from tdmr.config import DistillOptions, JobSpec, ReprogramOptions, TrainingOptio
 from tdmr.errors import Stopped
 from tdmr.feed import Feed, TrainingSet
 from tdmr.jobdir import Reporter
-from tdmr.methods import OURS, objective_for
+from tdmr.methods import objective_for
+from tdmr.stages import OURS
 from tdmr.store import ArrayStore
 from tdmr.task import Task
 from tdmr.training import train

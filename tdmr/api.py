@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tdmr import bundle
+from tdmr import bundle, stages
 from tdmr.config import DEFAULT_BASELINES, Baseline, DistillOptions, JobSpec
 from tdmr.errors import (
     DatasetWarning,
@@ -95,7 +95,7 @@ def distill(
     run = load_recipe()
     where = run.pick_device(device)
     world = run.distributed.join(where)
-    reporter = Reporter(None, run.stages(spec))
+    reporter = Reporter(None, stages.of_job(spec.baselines))
     if on_progress and world.main:
         reporter.listeners.append(on_progress)
     checkpoints = run.Checkpoints(Path(checkpoint) if checkpoint else None)
@@ -167,7 +167,7 @@ def packaged(
     """Make the bundle `out` of what `train` leaves in `trained`, which is gone afterwards."""
     try:
         train(trained)
-        reporter.start("bundle")
+        reporter.start(stages.PACKAGE)
         return bundle.package(
             trained, out, data=data, cache=cache, on_step=reporter.step, warn=reporter.warn
         )

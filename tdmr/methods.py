@@ -18,10 +18,10 @@ from tdmr.jobdir import Reporter
 from tdmr.models import Student
 from tdmr.reprogram import Teacher
 from tdmr.schedule import Schedule
+from tdmr.stages import OURS
 from tdmr.task import Task
 from tdmr.training import Objective, rehearse, restored, train
 
-OURS = "distil"
 OTHER_HEADS = ("simkd", "rd")  # judged by another head than the student's own
 HALVE = "Halve options.training.batch_size, or choose a smaller image_size."
 

@@ -16,14 +16,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tdmr import bundle, own, trained
+from tdmr import bundle, own, stages, trained
 from tdmr.api import load_recipe, packaged, result_in
 from tdmr.config import JobSpec
 from tdmr.errors import Failure, Stopped, TdmrError
 from tdmr.jobdir import CHECKPOINT_SECONDS, STOPPED_STATUS, JobDir, ProgressLine, Reporter
 
 Stopping = Callable[[], bool]
-UNSAVED = ("prepare", "cache", "rescue", "package", "bundle")  # stages that a stop begins again
+UNSAVED = (
+    "prepare",
+    "cache",
+    "rescue",
+    "package",
+    stages.PACKAGE,
+)  # stages that a stop begins again
 
 
 def never() -> bool:
@@ -48,7 +54,7 @@ def run_job(
         job, reporter = work.job, work.reporter
         spec = JobSpec.model_validate_json(job.config.read_bytes())
         run = load_recipe()
-        reporter.stages = run.stages(spec, package=package)
+        reporter.stages = stages.of_job(spec.baselines, package=package)
         checkpoints = run.Checkpoints(
             job.checkpoint,
             every=checkpoint_seconds,
@@ -99,7 +105,7 @@ def rescue_job(
         run = load_recipe()
         from tdmr import rescue
 
-        reporter.stages = rescue.stages(package=package)
+        reporter.stages = stages.of_rescue(package=package)
         take = partial(
             rescue.rescue,
             spec,

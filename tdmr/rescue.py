@@ -11,18 +11,12 @@ from tdmr.checkpoint import Checkpoints, Saved
 from tdmr.config import JobSpec
 from tdmr.errors import CheckpointError, NothingToRescueError
 from tdmr.jobdir import Reporter
-from tdmr.methods import OTHER_HEADS, OURS, evaluate_probe, finished
+from tdmr.methods import OTHER_HEADS, evaluate_probe, finished
 from tdmr.reprogram import STAGE, Teacher
-from tdmr.run import PACKAGE, Clock, conclude, owner, set_up, spent
+from tdmr.run import Clock, conclude, owner, set_up, spent
+from tdmr.stages import OURS
 from tdmr.store import ArrayStore
 from tdmr.task import Task, prepare, stored_views, teach
-
-STAGES = ["prepare", "rescue", "evaluate"]
-
-
-def stages(*, package: bool = True) -> list[str]:
-    """The names of a rescue's stages, in order."""
-    return [*STAGES, PACKAGE] if package else STAGES
 
 
 def rescue(

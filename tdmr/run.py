@@ -14,31 +14,24 @@ from typing import Any
 
 import torch
 
-from tdmr import audit, bundle, checkpoint, distributed, evaluate, own
+from tdmr import audit, bundle, checkpoint, distributed, evaluate, own, stages
 from tdmr import trained as trained_result
 from tdmr.checkpoint import Checkpoints
 from tdmr.config import JobSpec
 from tdmr.distributed import World
 from tdmr.errors import OptionsError
 from tdmr.jobdir import AUDIT, Reporter
-from tdmr.methods import OURS, evaluate_probe, train_method
+from tdmr.methods import evaluate_probe, train_method
 from tdmr.models import Student, size_warning
 from tdmr.reprogram import Teacher
+from tdmr.stages import OURS
 from tdmr.store import ArrayStore
 from tdmr.task import Task, cache_views, prepare, teach
 
-STAGES = ["prepare", "cache", "reprogram", OURS]
-PACKAGE = "bundle"
 WITHOUT_CACHE = ("scratch",)
 DEFAULT_SIDE = 224
 # Batches of fewer pixels (32 images of 96 x 96) lose more to threads that wait than they gain.
 ONE_THREAD_PIXELS = 32 * 96 * 96
-
-
-def stages(spec: JobSpec, *, package: bool = True) -> list[str]:
-    """The names of a job's stages, in order; without `package` the job ends where it is trained."""
-    trained = [*STAGES, *(b for b in spec.baselines if b != "probe"), "evaluate"]
-    return [*trained, PACKAGE] if package else trained
 
 
 def run(
@@ -77,7 +70,7 @@ def run(
         teacher = teach(task, features, reporter, checkpoints)
 
     trained = {}
-    for stage in (OURS, *(b for b in spec.baselines if b != "probe")):
+    for stage in stages.trained(spec.baselines):
         reporter.start(stage)
         with clock(stage):
             trained[stage] = train_method(stage, task, teacher, reporter, checkpoints)

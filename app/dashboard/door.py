@@ -30,7 +30,7 @@ from app.api.core import Core
 from app.api.guard import SIGNED_IN
 from app.audit import Act
 from app.dashboard import sign_in
-from app.dashboard.assets import STATIC
+from app.dashboard.paths import PATH, SIGN_IN, SIGN_OUT, STATIC, within
 from app.errors import (
     AppError,
     ForbiddenError,
@@ -40,7 +40,6 @@ from app.errors import (
     UnauthorizedError,
 )
 
-PATH = "/dashboard"
 COOKIE = "tdmr_session"
 MAX_FORM_BYTES = 4096
 SAFE = ("GET", "HEAD")
@@ -93,10 +92,10 @@ class Door:
         try:
             if scope["method"] not in SAFE and not comes_from_us(scope):
                 raise ForbiddenError("This must be sent by a page of the dashboard.")
-            if inner == "/sign-in":
+            if inner == SIGN_IN:
                 await self._sign_in(scope, receive, send)
             elif inner.startswith("/static/"):
-                await self._static(_below(scope, f"{PATH}/static"), receive, _with(send))
+                await self._static(_below(scope, within("/static")), receive, _with(send))
             else:
                 await self._inside(inner, scope, receive, send)
         except AppError as error:
@@ -110,11 +109,11 @@ class Door:
             await self._lend(inner, who, scope, receive, send)
         elif who is None:
             target = quote(scope["path"], safe="/")
-            response: Response = RedirectResponse(f"{PATH}/sign-in?next={target}", 303)
+            response: Response = RedirectResponse(f"{within(SIGN_IN)}?next={target}", 303)
             await response(scope, receive, _with(send))
-        elif inner == "/sign-out" and scope["method"] == "POST":
+        elif inner == SIGN_OUT and scope["method"] == "POST":
             await run_in_threadpool(self._end, who, scope)
-            response = RedirectResponse(f"{PATH}/sign-in", 303)
+            response = RedirectResponse(within(SIGN_IN), 303)
             response.delete_cookie(COOKIE, path=PATH)
             await response(scope, receive, _with(send))
         else:
@@ -148,7 +147,7 @@ class Door:
             cookie = await run_in_threadpool(self._begin, form.get("key", "").strip(), address)
         except (UnauthorizedError, RateLimitedError) as refused:
             return sign_in.page(target, refused)
-        response = RedirectResponse(target or PATH + "/", 303)
+        response = RedirectResponse(target or within("/"), 303)
         response.set_cookie(
             COOKIE,
             cookie,

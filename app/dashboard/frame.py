@@ -16,6 +16,7 @@ from app.api.core import Core
 from app.dashboard.inside import Inside, RefusedError
 from app.dashboard.live import Live
 from app.dashboard.parts import link, tag
+from app.dashboard.paths import SIGN_OUT, within
 from app.dashboard.visit import Visit
 
 Build = Callable[..., Awaitable[None]]
@@ -30,12 +31,12 @@ PLACES = (
     ("Access", "/access"),
 )
 BUILD_SECONDS = 60.0  # that making a page may take
-HEAD = """
-<link rel="stylesheet" href="/dashboard/static/dashboard.css">
-<link rel="icon" href="/dashboard/static/icon.svg">
-<script src="/dashboard/static/dashboard.js"></script>
+HEAD = f"""
+<link rel="stylesheet" href="{within("/static/dashboard.css")}">
+<link rel="icon" href="{within("/static/icon.svg")}">
+<script src="{within("/static/dashboard.js")}"></script>
 """
-SIGN_OUT = """<form method="post" action="/dashboard/sign-out">
+SIGN_OUT_FORM = f"""<form method="post" action="{within(SIGN_OUT)}">
 <button type="submit" class="quiet">Sign out</button></form>"""
 
 
@@ -107,7 +108,7 @@ def _framed(visit: Visit, path: str, title: str) -> Any:
             dark.on("click", js_handler="() => tdmr.switchTheme()")
             with dark:
                 tag("span", text="◐").props('aria-hidden="true"')
-            ui.html(SIGN_OUT, sanitize=False)
+            ui.html(SIGN_OUT_FORM, sanitize=False)
     header.move(layout, 0)  # before what the framework makes the page's main part
     sheet = tag("div", "sheet")
     with sheet:

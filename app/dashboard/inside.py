@@ -20,6 +20,7 @@ from app.access.sessions import SignedIn
 from app.api import problems
 from app.api.problems import Problem
 from app.dashboard.door import lent
+from app.dashboard.paths import PATH
 from app.db import Database
 from app.errors import UnauthorizedError
 
@@ -89,7 +90,7 @@ class Inside:
             return
         if not await run_in_threadpool(self._is_live, who.session):
             over = UnauthorizedError("The session is over: sign in again.")
-            raise RefusedError(problems.of(over, "/dashboard", "none"))
+            raise RefusedError(problems.of(over, PATH, "none"))
         self._live_until = {s: until for s, until in self._live_until.items() if until > now}
         self._live_until[who.session] = now + LIVE_SECONDS
 

@@ -11,13 +11,13 @@ import structlog
 from nicegui import Client
 
 from app.dashboard.inside import RefusedError
+from app.dashboard.paths import SIGN_IN
 
 T = TypeVar("T")
 Load = Callable[[], Awaitable[T]]
 Show = Callable[[T], None]
 
 ROUND_SECONDS = 1.0
-SIGN_IN = "/sign-in"
 
 log = structlog.get_logger(__name__)
 

@@ -21,12 +21,12 @@ def attach(api: FastAPI) -> ASGIApp:
     from nicegui import app as pages
     from nicegui import ui
 
-    from app.dashboard.assets import STATIC
     from app.dashboard.door import Door
     from app.dashboard.frame import Office
     from app.dashboard.inside import Inside
     from app.dashboard.live import Live
     from app.dashboard.pages import PAGES
+    from app.dashboard.paths import STATIC
 
     assert PAGES
     shell = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)

@@ -8,7 +8,8 @@ from typing import Any
 
 from nicegui.element import Element
 
-ROOT = "/dashboard"
+from app.dashboard.paths import within
+
 MARKS = {
     "queued": "○",
     "processing": "◔",
@@ -69,7 +70,7 @@ def tag(name: str, classes: str = "", text: str | None = None) -> Tag:
 def link(text: str, target: str, classes: str = "") -> Tag:
     """A link to a page of the dashboard."""
     made = tag("a", classes, text)
-    made._props["href"] = f"{ROOT}{target}"
+    made._props["href"] = within(target)
     return made
 
 
@@ -120,8 +121,8 @@ def table(caption: str, columns: list[str]) -> Tag:
         return tag("tbody")
 
 
-def row(cells: list[str | None]) -> Tag:
-    """A row of texts; None leaves a cell to be filled within `with`."""
+def row(cells: list[str]) -> Tag:
+    """A row of texts; other cells are added within `with`."""
     made = tag("tr")
     with made:
         for cell in cells:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from starlette.responses import HTMLResponse
 
+from app.dashboard.paths import SIGN_IN, within
 from app.errors import AppError
 
 _PAGE = """<!doctype html>
@@ -15,14 +16,14 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Sign in · TDMR</title>
-<link rel="stylesheet" href="/dashboard/static/dashboard.css">
-<link rel="icon" href="/dashboard/static/icon.svg">
+<link rel="stylesheet" href="{static}/dashboard.css">
+<link rel="icon" href="{static}/icon.svg">
 </head>
 <body class="sign-in">
 <main>
-<h1><img src="/dashboard/static/icon.svg" alt="" width="28" height="28"> TDMR</h1>
+<h1><img src="{static}/icon.svg" alt="" width="28" height="28"> TDMR</h1>
 <p>Small models for your classes, from your few images.</p>
-<form method="post" action="/dashboard/sign-in{query}">
+<form method="post" action="{action}">
 <label for="key">Access key</label>
 <input id="key" name="key" type="password" autocomplete="current-password" required autofocus
  spellcheck="false" placeholder="tdmr_…"{described}>
@@ -42,6 +43,8 @@ def page(target: str, refused: AppError | None = None) -> HTMLResponse:
     if refused is not None:
         refusal = f'<p class="refusal" id="refusal" role="alert">{escape(refused.detail)}</p>\n'
         described = ' aria-describedby="refusal" aria-invalid="true"'
-    query = f"?next={quote(target, safe='/')}" if target else ""
-    made = _PAGE.format(query=query, refusal=refusal, described=described)
+    action = within(SIGN_IN) + (f"?next={quote(target, safe='/')}" if target else "")
+    made = _PAGE.format(
+        static=within("/static"), action=action, refusal=refusal, described=described
+    )
     return HTMLResponse(made, 200 if refused is None else refused.status)

@@ -25,9 +25,10 @@ from app.plans.tables import Throughput
 from app.settings import Settings
 from tdmr import catalog
 from tdmr.config import JobSpec
+from tdmr.stages import OURS, trained
 from tdmr.wire.plans import Basis, Estimate, JobEstimate, StageEstimate
 
-OURS, REST = "distil", "rest"
+REST = "rest"
 OF_FOUNDATION = ("prepare", "cache", "reprogram", REST)
 # Trained like ours, with another loss; online distillation runs the foundation as well.
 LIKE_OURS = ("scratch", "kd", "fitnet", "simkd", "aft", "rd")
@@ -106,12 +107,11 @@ def stages(spec: JobSpec, load: Load, *, warm: bool = False) -> list[Stage]:
     foundation = (spec.foundation, loads.foundation_side(spec), 0)
     student = (spec.student, loads.student_side(spec), training.batch_size)
     shown = load.shown
-    trained = (OURS, *(name for name in spec.baselines if name != "probe"))
     return [
         Stage("prepare", *foundation, load.images),
         Stage("cache", *foundation, 0 if warm else shown),
         Stage("reprogram", *foundation, shown),
-        *(Stage(name, *student, training.steps) for name in trained),
+        *(Stage(name, *student, training.steps) for name in trained(spec.baselines)),
         Stage(REST, *foundation, 1),
     ]
 

@@ -58,24 +58,28 @@ def table(candidates: Sequence[Candidate]) -> SweepResult:
     axis: CostAxis = (
         "latency_p50_ms" if len(machines) == 1 and None not in machines else "file_bytes"
     )
+    best = front([_point(each, axis) for each in candidates])
     rows = [
-        SweepRow(**asdict(each), on_front=_on_front(each, candidates, axis)) for each in candidates
+        SweepRow(**asdict(each), on_front=on_front)
+        for each, on_front in zip(candidates, best, strict=True)
     ]
     return SweepResult(cost=axis, rows=sorted(rows, key=lambda row: -(row.accuracy or 0.0)))
 
 
-def _on_front(one: Candidate, all_: Sequence[Candidate], axis: CostAxis) -> bool:
-    return _point(one, axis) is not None and not any(_beats(each, one, axis) for each in all_)
+Point = tuple[float, float]  # accuracy and cost
 
 
-def _beats(other: Candidate, one: Candidate, axis: CostAxis) -> bool:
-    theirs, ours = _point(other, axis), _point(one, axis)
-    if theirs is None or ours is None:
-        return False
-    return theirs != ours and theirs[0] >= ours[0] and theirs[1] <= ours[1]
+def front(points: Sequence[Point | None]) -> list[bool]:
+    """Of each point, whether no other is as good in both and better in one; None never is."""
+    known = [each for each in points if each is not None]
+    return [each is not None and not any(_beats(other, each) for other in known) for each in points]
 
 
-def _point(each: Candidate, axis: CostAxis) -> tuple[float, float] | None:
-    """Accuracy and cost; None where one of them isn't known."""
+def _beats(other: Point, one: Point) -> bool:
+    return other != one and other[0] >= one[0] and other[1] <= one[1]
+
+
+def _point(each: Candidate, axis: CostAxis) -> Point | None:
+    """None where one of both isn't known."""
     cost = each.cost(axis)
     return None if each.accuracy is None or cost is None else (each.accuracy, cost)

@@ -16,9 +16,10 @@ from demo import digits
 from tdmr import task
 from tdmr.config import DistillOptions
 from tdmr.jobdir import Reporter
-from tdmr.methods import OURS, evaluate_probe, train_method
+from tdmr.methods import evaluate_probe, train_method
 from tdmr.proxy import Targets
 from tdmr.reprogram import Teacher
+from tdmr.stages import OURS
 from tdmr.store import ArrayStore
 from tdmr.task import Task
 from tdmr.views import Places

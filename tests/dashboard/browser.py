@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,14 @@ QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+# A file of a fixed date: what was broken off is known again by name, size and date.
+DROP = """async ([name, encoded]) => {
+  const bytes = Uint8Array.from(atob(encoded), (char) => char.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], name, { lastModified: 1 }));
+  document.querySelector("#drop").dispatchEvent(
+    new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+}"""
 DESK = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
@@ -78,6 +87,11 @@ class Visitor:
         host = self.server.address.partition("//")[2]
         ours = (f"http://{host}/", f"ws://{host}/", "data:", "blob:")
         return [url for url in self.asked if not url.startswith(ours)]
+
+
+def drop(page: Page, name: str, content: bytes) -> None:
+    """Drop a file on the page of datasets."""
+    page.evaluate(DROP, [name, base64.b64encode(content).decode()])
 
 
 def shoot(page: Page, name: str) -> None:

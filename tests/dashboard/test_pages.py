@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 import re
 import signal
 from collections.abc import Iterator
@@ -9,14 +11,15 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from app.access import keys
 from app.access.scopes import Scope
 from benchmarks.served import Running, serving
 from tdmr.errors import Failure
+from tests.app.datasets import zips
 from tests.app.live import Worker, database_of, publish, ready_dataset
-from tests.dashboard.browser import PHONE, Visitor
+from tests.dashboard.browser import PHONE, Visitor, drop
 from tests.support import free_port
 
 NAMES = {
@@ -199,10 +202,49 @@ def test_several_students_are_a_sweep(visitor: Visitor, scene: Scene) -> None:
     page.get_by_role("checkbox", name=re.compile("^resnet18 ")).check()
     expect(page.get_by_role("complementary")).to_contain_text("It would be taken.")
     page.get_by_role("button", name="Submit").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sweep")
+    lines = page.get_by_role("table", name="Jobs of the sweep").locator("tbody tr")
+    expect(lines).to_have_count(2)
+    expect(page.locator(".sheet")).to_contain_text("None has been made yet.")
+    assert grave(page) == []
+    page.get_by_role("button", name="Cancel").click()
+    expect(lines.nth(0)).to_contain_text("cancelled")
+    expect(lines.nth(1)).to_contain_text("cancelled")
+    visitor.go("/jobs", "Jobs").get_by_role("link", name="2 students from letters_vit").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sweep")
+    page.get_by_role("link", name="resnet18", exact=True).click()
+    page.get_by_role("link", name="its sweep").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sweep")
+
+
+def test_what_was_broken_off_goes_on_where_it_was(visitor: Visitor, scene: Scene) -> None:
+    content = zips.pack({"train/a/noise.png": random.Random(7).randbytes(5000)})
+    page = visitor.go("/datasets", "Datasets")
+    page.evaluate("tdmr.PIECE = 1000")
+    sent: list[int] = []
+
+    def cut(route: Route, request: Request) -> None:
+        sent.append(int(request.headers["upload-offset"]))
+        route.abort() if len(sent) > 2 else route.continue_()
+
+    page.route("**/v1/uploads/*", lambda route, request: (
+        cut(route, request) if request.method == "PATCH" else route.continue_()
+    ))  # fmt: skip
+    drop(page, "cut.zip", content)
+    expect(page.locator(".uploads li")).to_contain_text("broken off; trying again")
+    assert sent[:3] == [0, 1000, 2000]
+    page.unroute("**/v1/uploads/*")
+    page.on(
+        "request", lambda r: r.method == "PATCH" and sent.append(int(r.headers["upload-offset"]))
+    )
+    sent.clear()
+    page.reload()
+    drop(page, "cut.zip", content)
+    expect(page.locator(".uploads li")).to_have_text("cut.zip: uploaded; it is being checked")
+    assert [offset for offset in sent if offset >= 0] == [2000]
     with scene.server.client() as http:
-        (sweep,) = http.get("/v1/sweeps").json()["data"]
-        assert http.post(f"/v1/sweeps/{sweep['id']}/cancel").status_code == 202
+        newest = http.get("/v1/datasets").json()["data"][0]
+    assert (newest["name"], newest["upload_sha256"]) == ("cut", hashlib.sha256(content).hexdigest())
 
 
 def test_another_owner_sees_nothing_of_it(browser: Browser, scene: Scene) -> None:

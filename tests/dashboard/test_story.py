@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import shutil
 import zipfile
@@ -14,21 +13,14 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 from sklearn.datasets import load_digits
 
-from tests.dashboard.browser import Visitor, shoot
+from tests.dashboard.browser import Visitor, drop, shoot
 
-DROP = """async ([name, encoded]) => {
-  const bytes = Uint8Array.from(atob(encoded), (char) => char.charCodeAt(0));
-  const transfer = new DataTransfer();
-  transfer.items.add(new File([bytes], name));
-  document.querySelector("#drop").dispatchEvent(
-    new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
-}"""
 STATUS = ".sheet .badge"
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Digits, 8 of each to train on and 6 to measure with."""
+    """Digits, 8 of each to train on and 6 to measure with; one twice, and one all but held out."""
     folder, digits = tmp_path_factory.mktemp("digits"), load_digits()
     for label in range(10):
         places = np.flatnonzero(digits.target == label)[:14]
@@ -37,6 +29,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             target.mkdir(parents=True, exist_ok=True)
             pixels = (digits.images[place] / 16 * 255).round().astype(np.uint8)
             Image.fromarray(pixels).save(target / f"{place}.png")
+    shutil.copy(next((folder / "train" / "3").iterdir()), folder / "train" / "3" / "twice.png")
+    with Image.open(next((folder / "train" / "5").iterdir())) as image:
+        image.putpixel((0, 0), 9)
+        image.save(folder / "test" / "5" / "seen.png")
     return folder
 
 
@@ -48,6 +44,7 @@ def test_the_whole_story(visitor: Visitor, images: Path, tmp_path: Path) -> None
     watch(visitor, job)
     ask(visitor, images)
     download(page, tmp_path)
+    see_what_the_foundation_sees(visitor)
     compare(visitor)
     cancel_another(visitor)
     see_a_failure(visitor)
@@ -61,15 +58,16 @@ def upload(visitor: Visitor, images: Path, tmp_path: Path) -> None:
     """Drop an archive, and wait until it's ready."""
     archive = shutil.make_archive(str(tmp_path / "digits"), "zip", images)
     page = visitor.go("/datasets", "Datasets")
-    encoded = base64.b64encode(Path(archive).read_bytes()).decode()
-    page.evaluate(DROP, ["digits.zip", encoded])
+    drop(page, "digits.zip", Path(archive).read_bytes())
     expect(page.locator(".uploads li")).to_have_text("digits.zip: uploaded; it is being checked")
     expect(page.locator(STATUS).first).to_have_text("● ready")  # without reloading
     shoot(page, "datasets")
     page.get_by_role("link", name="digits").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Dataset")
     expect(page.locator(".wall img")).to_have_count(24)
-    expect(page.locator(".facts")).to_contain_text("140")
+    expect(page.locator(".facts")).to_contain_text("142")
+    finding = page.get_by_role("row", name=re.compile("Remove one of them"))
+    expect(finding.get_by_role("img", name="train/3/twice.png")).to_be_visible()
     page.get_by_label("All splits").select_option("test")
     expect(page.locator(".wall figcaption").first).to_have_text("0, test")
     shoot(page, "dataset")
@@ -139,6 +137,17 @@ def download(page: Page, tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         assert "model.onnx" in archive.namelist()
+
+
+def see_what_the_foundation_sees(visitor: Visitor) -> None:
+    """Behind the student: the same image in training and among those it was measured with."""
+    page = visitor.page
+    page.get_by_role("link", name="its dataset").click()
+    expect(page.get_by_role("heading", name="What the foundation sees")).to_be_visible()
+    pair = page.locator(".pair").filter(has=page.get_by_role("img", name="test/5/seen.png"))
+    expect(pair.locator("img")).to_have_count(2)
+    expect(pair).to_contain_text("alike")
+    shoot(page, "audit")
 
 
 def compare(visitor: Visitor) -> None:

@@ -23,7 +23,7 @@ from tdmr.config import (
     ViewOptions,
 )
 from tdmr.jobdir import Reporter
-from tdmr.run import stages
+from tdmr.stages import of_job
 from tests.shapes import draw_dataset
 
 SIZE = 32
@@ -70,7 +70,7 @@ def spec(foundation_folder: Path) -> JobSpec:
 @pytest.fixture
 def reporter(spec: JobSpec) -> Reporter:
     """A reporter that nobody listens to."""
-    return Reporter(None, stages(spec))
+    return Reporter(None, of_job(spec.baselines))
 
 
 @pytest.fixture(autouse=True)

@@ -50,7 +50,7 @@ def measure(images: int, foundation: str, folder: Path, *, hold: bool) -> int:
     """How many bytes the process grew by, at its largest."""
     import torch
 
-    from tdmr import cache, reprogram, run, task, training
+    from tdmr import cache, reprogram, run, stages, task, training
     from tdmr.feed import clean_batches
     from tdmr.jobdir import Reporter
 
@@ -86,7 +86,7 @@ def measure(images: int, foundation: str, folder: Path, *, hold: bool) -> int:
     try:
         run.run(
             spec, folder / "data", folder / "out", cache=folder / "cache",
-            device=torch.device("cpu"), reporter=Reporter(None, run.stages(spec)),
+            device=torch.device("cpu"), reporter=Reporter(None, stages.of_job(spec.baselines)),
         )  # fmt: skip
     finally:
         over.set()

@@ -18,6 +18,7 @@ from tdmr.jobdir import Reporter
 from tdmr.losses import cka_distance, relation
 from tdmr.models import StudentOutput
 from tdmr.reprogram import Teacher
+from tdmr.stages import OURS
 from tdmr.store import ArrayStore
 from tdmr.task import Task
 
@@ -61,7 +62,7 @@ def test_every_baseline_starts_from_the_same_student(made: Made) -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", [*LEARNED, methods.OURS])
+@pytest.mark.parametrize("name", [*LEARNED, OURS])
 def test_each_learns_and_leaves_the_foundation_alone(made: Made, name: str) -> None:
     before, seen = made.job.foundation.weights_hash(), made.job.foundation.forwards
     training = made.job.options.training.model_copy(update={"steps": 60, "batch_size": 12})

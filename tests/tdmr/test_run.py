@@ -19,7 +19,7 @@ from tdmr.config import JobSpec
 from tdmr.data.index import load_index
 from tdmr.errors import TdmrError
 from tdmr.jobdir import JobDir, ProgressLine
-from tdmr.run import stages
+from tdmr.stages import of_job
 
 # Run with -P, from an empty folder, with this project's own modules out of reach.
 PLAIN_TIMM = """
@@ -165,7 +165,7 @@ def test_the_worker_s_process(spec: JobSpec, shapes: Path, tmp_path: Path) -> No
     assert status == 0
     assert lines[-1].event == "done"
     assert lines[-1].result == json.loads((job.out / "metrics.json").read_text())
-    assert [line.stage.count for line in lines if line.stage] == [len(stages(spec))] * (
+    assert [line.stage.count for line in lines if line.stage] == [len(of_job(spec.baselines))] * (
         len(lines) - 1
     )
 

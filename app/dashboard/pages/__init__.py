@@ -11,6 +11,10 @@ from app.dashboard.pages import (
     overview,
     student,
     students,
+    sweep,
 )
 
-PAGES = (overview, datasets, dataset, order, jobs, job, students, student, compare, access)
+PAGES = (
+    *(overview, datasets, dataset, order, jobs, job, sweep),
+    *(students, student, compare, access),
+)

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from dataclasses import field as field_of
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, get_args
 
-from nicegui import ui
-
 from app.access.scopes import Scope
+from app.dashboard.forms import field, label, member, select, sure, tick
 from app.dashboard.frame import page
-from app.dashboard.parts import Tag, ago, button, row, table, tag
+from app.dashboard.parts import ago, button, row, table, tag
 from app.dashboard.visit import Visit
 from tdmr.wire.access import ApiKeyOut, AuditOut
 from tdmr.wire.base import Page
 from tdmr.wire.webhooks import DeliveryOut, EventType, WebhookEndpointOut
 
 SHOWN = 50
-LIVES = {"a day": 1, "30 days": 30, "a year": 365, "for ever": 0}
+LIVES = {"1": "a day", "30": "30 days", "365": "a year", "0": "for ever"}
+
+
+@dataclass
+class NewKey:
+    """A key as far as it's filled in."""
+
+    name: str = ""
+    scopes: set[str] = field_of(default_factory=set)
+    days: str = "30"
+
+    def body(self) -> dict[str, Any]:
+        """As the API takes it."""
+        made: dict[str, Any] = {"name": self.name, "scopes": sorted(self.scopes)}
+        if int(self.days):
+            made["expires_at"] = (datetime.now(UTC) + timedelta(days=int(self.days))).isoformat()
+        return made
+
+
+@dataclass
+class NewWebhook:
+    """A webhook as far as it's filled in."""
+
+    url: str = ""
+    events: set[str] = field_of(default_factory=set)
 
 
 @page("/access", "Access")
@@ -65,28 +90,24 @@ class Keys:
                 button("Revoke", partial(self._revoke, key), "danger")
 
     def _form(self) -> None:
-        name = {"value": ""}
-        chosen: set[str] = set()
-        days = {"value": 30}
+        new = NewKey()
         with tag("details"):
             tag("summary", text="New key")
-            field(name, "New key's name", "key-name")
+            field("key-name", "New key's name", partial(setattr, new, "name"))
             with tag("fieldset"):
                 tag("legend", text="Allows")
                 with tag("div", "pairs"):
                     for scope in Scope:
                         if self._visit.may(scope):
-                            tick(chosen, scope.value)
-            choice(days, "Works for", "key-days", LIVES)
-            button("Make the key", partial(self._make, name, chosen, days))
+                            tick(scope.value, member(new.scopes, scope.value))
+            label("key-days", "Works for")
+            days = select(LIVES, new.days, partial(setattr, new, "days"))
+            days.props('id="key-days"').style("width:auto")
+            button("Make the key", partial(self._make, new))
 
-    async def _make(self, name: dict[str, Any], chosen: set[str], days: dict[str, Any]) -> None:
-        order: dict[str, Any] = {"name": name["value"], "scopes": sorted(chosen)}
-        if int(days["value"]):
-            end = datetime.now(UTC) + timedelta(days=int(days["value"]))
-            order["expires_at"] = end.isoformat()
-        made = await self._visit.attempt("POST", "/v1/api-keys", "The key is made.", order)
-        await self._told(made)
+    async def _make(self, new: NewKey) -> None:
+        said = "The key is made."
+        await self._told(await self._visit.attempt("POST", "/v1/api-keys", said, new.body()))
 
     async def _rotate(self, key: ApiKeyOut) -> None:
         path, said = f"/v1/api-keys/{key.id}/rotate", "Rotated; the old key works for a day."
@@ -139,19 +160,19 @@ class Webhooks:
                 button("Remove", partial(self._remove, each), "danger")
 
     def _form(self) -> None:
-        url, events = {"value": ""}, set[str]()
+        new = NewWebhook()
         with tag("details"):
             tag("summary", text="New webhook")
-            field(url, "Address (https)", "hook-url", "url")
+            field("hook-url", "Address (https)", partial(setattr, new, "url"), "url")
             with tag("fieldset"):
                 tag("legend", text="Events (none chosen: all)")
                 with tag("div", "pairs"):
                     for name in get_args(EventType):
-                        tick(events, name)
-            button("Add the webhook", partial(self._make, url, events))
+                        tick(name, member(new.events, name))
+            button("Add the webhook", partial(self._make, new))
 
-    async def _make(self, url: dict[str, Any], events: set[str]) -> None:
-        order = {"url": url["value"], "events": sorted(events) or None}
+    async def _make(self, new: NewWebhook) -> None:
+        order = {"url": new.url, "events": sorted(new.events) or None}
         made = await self._visit.attempt("POST", "/v1/webhook-endpoints", "Added.", order)
         if made is None:
             return
@@ -215,54 +236,3 @@ async def _audit_log(visit: Visit) -> None:
                     key,
                 ]
                 row([*cells, each.address or "—"])
-
-
-async def sure(question: str, verb: str) -> bool:
-    """Ask before what can't be undone."""
-    with ui.dialog() as dialog, tag("div", "card").props(f'role="dialog" aria-label="{verb}?"'):
-        tag("p", text=question)
-        with tag("div", "actions"):
-            button(verb, lambda: dialog.submit(True), "danger")
-            button("Keep", lambda: dialog.submit(False), "plain")
-    return bool(await dialog)
-
-
-def field(kept: dict[str, Any], label: str, id_: str, kind: str = "text") -> Tag:
-    """A field whose text is kept."""
-    tag("label", text=label).props(f'for="{id_}"')
-    made = tag("input").props(f'id="{id_}" type="{kind}"')
-    made.on(
-        "change",
-        lambda event: kept.update(value=event.args["value"]),
-        js_handler="(e) => emit({value: e.target.value})",
-    )
-    return made
-
-
-def choice(kept: dict[str, Any], label: str, id_: str, values: dict[str, int]) -> None:
-    """A choice that is kept."""
-    tag("label", text=label).props(f'for="{id_}"')
-    box = tag("select").props(f'id="{id_}"').style("width:auto")
-    with box:
-        for name, value in values.items():
-            made = tag("option", text=name)
-            made._props |= {"value": str(value)} | (
-                {"selected": True} if value == kept["value"] else {}
-            )
-    box.on(
-        "change",
-        lambda event: kept.update(value=event.args["value"]),
-        js_handler="(e) => emit({value: e.target.value})",
-    )
-
-
-def tick(kept: set[str], name: str) -> None:
-    """A box to tick, which puts `name` among those that are kept."""
-    with tag("label", "check"):
-        box = tag("input").props('type="checkbox"')
-        box.on(
-            "change",
-            lambda event: (kept.add if event.args["value"] else kept.discard)(name),
-            js_handler="(e) => emit({value: e.target.checked})",
-        )
-        tag("span", text=name)

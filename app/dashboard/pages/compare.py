@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from nicegui import ui
 
 from app.dashboard.charts import COLOURS, axis, base, figure
+from app.dashboard.forms import box, label, member, select
 from app.dashboard.frame import page
 from app.dashboard.pages.student import accuracy
 from app.dashboard.parts import Tag, count, link, row, size, table, tag
 from app.dashboard.visit import Visit
+from app.plans import pareto
+from app.students import latencies
 from tdmr.wire.base import Page
 from tdmr.wire.students import StudentOut, StudentSummary
 
@@ -33,6 +37,7 @@ class Figures:
     name: str
     accuracy: float | None
     interval: list[float] | None
+    machine: str | None
     latency_ms: float | None
     file_bytes: float | None
     params: float | None
@@ -40,33 +45,31 @@ class Figures:
     @classmethod
     def of(cls, found: StudentOut) -> Figures:
         """A student's figures, those of its ONNX file."""
-        formats = (found.metrics.get("exports") or {}).get("formats") or {}
-        onnx = formats.get("onnx") or {}
+        measured = latencies.of_student(found.metrics)
         return cls(
             id=found.id,
             name=f"{found.architecture} ({found.id[-4:]})",
             accuracy=found.accuracy,
             interval=found.interval,
-            latency_ms=(onnx.get("latency") or {}).get("p50_ms"),
-            file_bytes=onnx.get("bytes"),
+            machine=measured.machine if measured else None,
+            latency_ms=measured.p50_ms if measured else None,
+            file_bytes=measured.file_bytes if measured else None,
             params=found.params,
         )
 
-    def cost(self, axis_name: str) -> float | None:
-        """What it costs on an axis, in that axis's unit."""
-        value: float | None = getattr(self, axis_name)
-        return None if value is None else value / SCALES[axis_name]
+    def point(self, cost: str, machine: str | None) -> pareto.Point | None:
+        """Accuracy and cost in the cost's unit; latencies are those of one machine alone."""
+        value: float | None = getattr(self, cost)
+        elsewhere = cost == "latency_ms" and self.machine != machine
+        if self.accuracy is None or value is None or elsewhere:
+            return None
+        return self.accuracy, value / SCALES[cost]
 
 
-def front(rows: list[Figures], cost: str) -> list[Figures]:
-    """Those that no other beats: none is as accurate and as cheap, and better in one of both."""
-    known = [each for each in rows if each.accuracy is not None and each.cost(cost) is not None]
-    known.sort(key=lambda each: (each.cost(cost) or 0.0, -(each.accuracy or 0.0)))
-    best: list[Figures] = []
-    for each in known:
-        if not best or (each.accuracy or 0.0) > (best[-1].accuracy or 0.0):
-            best.append(each)
-    return best
+def machine_of(rows: list[Figures]) -> str | None:
+    """The machine that measured the most of them: latencies compare on one alone."""
+    found = Counter(each.machine for each in rows if each.machine is not None)
+    return max(found, key=lambda name: (found[name], name), default=None)
 
 
 @page("/compare", "Compare")
@@ -88,40 +91,40 @@ class Comparison:
     """A plane of accuracy and cost, and the same as a table."""
 
     def __init__(self, rows: list[Figures]) -> None:
-        self._rows, self._left_out = rows, set[str]()
-        measured = any(each.latency_ms is not None for each in rows)
-        self._cost = "latency_ms" if measured else "params"
+        self._rows, self._shown = rows, {each.id for each in rows}
+        self._machine = machine_of(rows)
+        self._cost = "params" if self._machine is None else "latency_ms"
         with tag("section", "card"):
             with tag("div", "actions"):
-                tag("label", text="Against").props('for="cost"').style("margin:0")
-                self._choice()
+                label("cost", "Against")
+                select(COSTS, self._cost, self._choose).props('id="cost"').style("width:auto")
             with figure("Accuracy against cost"):
                 self._chart = ui.echart({"series": []}).classes("chart")
+            self._said = tag("p", "hint", "")
         with tag("section", "card"):
             tag("h2", text="Students")
             self._table()
 
     def draw(self) -> None:
         """Draw those that aren't left out."""
-        rows = [each for each in self._rows if each.id not in self._left_out]
-        best = front(rows, self._cost)
+        rows = [each for each in self._rows if each.id in self._shown]
+        points = [each.point(self._cost, self._machine) for each in rows]
+        best = dict(zip((each.id for each in rows), pareto.front(points), strict=True))
         self._chart.options.clear()
-        self._chart.options.update(plane(rows, best, self._cost))
+        self._chart.options.update(plane(rows, points, self._cost))
         self._chart.update()
+        self._said.say(self._about(points))
         for each in self._rows:
-            self._marks[each.id].say("on the front" if each in best else "")
+            self._marks[each.id].say("on the front" if best.get(each.id) else "")
 
-    def _choice(self) -> None:
-        def chosen(event: Any) -> None:
-            self._cost = event.args["value"]
-            self.draw()
+    def _about(self, points: list[pareto.Point | None]) -> str:
+        where = f"Latencies of {self._machine}. " if self._cost == "latency_ms" else ""
+        missing = points.count(None)
+        return where + (f"Without {missing} that were not measured so." if missing else "")
 
-        box = tag("select").props('id="cost"').style("width:auto")
-        with box:
-            for name, label in COSTS.items():
-                made = tag("option", text=label)
-                made._props |= {"value": name} | ({"selected": True} if name == self._cost else {})
-        box.on("change", chosen, js_handler="(e) => emit({value: e.target.value})")
+    def _choose(self, cost: str) -> None:
+        self._cost = cost
+        self.draw()
 
     def _table(self) -> None:
         columns = ["Shown", "Student", "Accuracy (95 % interval)", "p50", "ONNX", "Parameters", ""]
@@ -141,31 +144,29 @@ class Comparison:
                     self._marks[each.id] = tag("td", text="")
 
     def _tick(self, each: Figures) -> None:
-        def chosen(event: Any) -> None:
-            (self._left_out.discard if event.args["value"] else self._left_out.add)(each.id)
+        def chosen(ticked: bool) -> None:
+            member(self._shown, each.id)(ticked)
             self.draw()
 
-        box = tag("input").props(f'type="checkbox" aria-label="Show {each.name}"')
-        box._props["checked"] = True
-        box.on("change", chosen, js_handler="(e) => emit({value: e.target.checked})")
+        box(chosen, ticked=True).props(f'aria-label="Show {each.name}"')
 
 
-def plane(rows: list[Figures], best: list[Figures], cost: str) -> dict[str, Any]:
+def plane(rows: list[Figures], points: list[pareto.Point | None], cost: str) -> dict[str, Any]:
     """Points with the size of their files, and the front as a line."""
     biggest = max((each.file_bytes or 0.0 for each in rows), default=0.0) or 1.0
-    points = [
+    found = [(each, point) for each, point in zip(rows, points, strict=True) if point is not None]
+    dots = [
         {
             "name": each.name,
-            "value": [round(each.cost(cost) or 0.0, 4), round(100 * each.accuracy, 2)],
+            "value": _place(point),
             "symbolSize": 10 + 22 * ((each.file_bytes or 0.0) / biggest) ** 0.5,
         }
-        for each in rows
-        if each.accuracy is not None and each.cost(cost) is not None
+        for each, point in found
     ]
-    line = [
-        [round(each.cost(cost) or 0.0, 4), round(100 * (each.accuracy or 0), 2)] for each in best
-    ]
-    label = {"show": len(points) <= 12, "formatter": "{b}", "position": "top", "color": "#808a99"}
+    on_front = pareto.front([point for _, point in found])
+    best = [point for (_, point), on in zip(found, on_front, strict=True) if on]
+    line = [_place(point) for point in sorted(best, key=lambda point: point[1])]
+    named = {"show": len(dots) <= 12, "formatter": "{b}", "position": "top", "color": "#808a99"}
     middle = {"nameLocation": "middle", "nameGap": 26}
     return base() | {
         "tooltip": {"trigger": "item", "formatter": "{b}: {c}", "confine": True},
@@ -175,7 +176,12 @@ def plane(rows: list[Figures], best: list[Figures], cost: str) -> dict[str, Any]
         "series": [
             {"name": "front", "type": "line", "step": "end", "data": line, "showSymbol": False,
              "lineStyle": {"color": COLOURS[1], "type": "dashed"}, "silent": True},
-            {"name": "students", "type": "scatter", "data": points, "label": label,
+            {"name": "students", "type": "scatter", "data": dots, "label": named,
              "itemStyle": {"color": COLOURS[0], "opacity": 0.85}},
         ],
     }  # fmt: skip
+
+
+def _place(point: pareto.Point) -> list[float]:
+    accuracy, cost = point
+    return [round(cost, 4), round(100 * accuracy, 2)]

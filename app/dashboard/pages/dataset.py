@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from nicegui import ui
 
 from app.access.scopes import Scope
 from app.dashboard.charts import bars
+from app.dashboard.forms import enable, select, sure
 from app.dashboard.frame import page
 from app.dashboard.parts import (
     badge,
@@ -25,13 +27,15 @@ from app.dashboard.parts import (
     table,
     tag,
 )
+from app.dashboard.pictures import places, thumbnail
 from app.dashboard.visit import Visit
 from tdmr.wire.base import Page
-from tdmr.wire.datasets import AuditedImage, AuditOut, DatasetOut, ImageOut, ReportOut
+from tdmr.wire.datasets import AuditOut, DatasetOut, ImageOut, NearDuplicate, ReportOut
 
 SHOWN = 24  # thumbnails at once
 MOST_CLASSES = 60  # in the histogram
 MOST_PAIRS = 12
+MOST_FINDINGS = 200
 
 
 @page("/datasets/{dataset_id}", "Dataset")
@@ -65,8 +69,6 @@ async def dataset_page(visit: Visit, dataset_id: str) -> None:
             if found.status == "ready":
                 with go:
                     link("New job with it", f"/new?dataset={found.id}", "button")
-            with rest:
-                _findings(found)
             ui.timer(0, partial(_rest, visit, found, rest), once=True)
 
     await visit.watch(("dataset", dataset_id), look, show)
@@ -85,24 +87,32 @@ def _told(found: DatasetOut) -> dict[str, str]:
     }
 
 
-def _findings(found: DatasetOut) -> None:
+async def _findings(visit: Visit, found: DatasetOut) -> None:
+    """What the check has to say, beside the images that it speaks of."""
+    shown = found.findings[:MOST_FINDINGS]
+    files = {each.file for each in shown if each.file is not None}
+    pictures = await places(visit, found.id, files) if found.status == "ready" else {}
     with tag("section", "card"):
         tag("h2", text="What the check found")
-        if not found.findings:
+        if not shown:
             tag("p", "hint", "Nothing to complain of.")
             return
-        body = table("Findings", ["", "File", "What", "What to do"])
-        with body:
-            for each in found.findings[:200]:
-                row([each.severity, each.file or "—", each.detail, each.advice])
-        if len(found.findings) > 200:
-            tag("p", "hint", f"And {len(found.findings) - 200} more: see its report in the API.")
+        with table("Findings", ["", "File", "What", "What to do", "Image"]):
+            for each in shown:
+                file = each.file or "—"
+                with row([each.severity, file, each.detail, each.advice]), tag("td", "seen"):
+                    if file in pictures:
+                        thumbnail(pictures[file], "", file)
+        more = len(found.findings) - len(shown)
+        if more:
+            tag("p", "hint", f"And {more} more: see its report in the API.")
 
 
 async def _rest(visit: Visit, found: DatasetOut, box: Any) -> None:
     """What is only to be had of a dataset that is settled."""
     report = await visit.get(ReportOut, f"/v1/datasets/{found.id}/report")
     with box:
+        await _findings(visit, found)
         if found.status == "ready" and found.splits:
             _histogram(found)
             await Wall(visit, found).show()
@@ -134,24 +144,20 @@ class Wall:
         with tag("section", "card"):
             tag("h2", text="Images")
             with tag("div", "actions"):
-                self._choice("split", "All splits", list(found.splits or {}))
+                self._choice("split", "All splits", found.splits or {})
                 self._choice("label", "All classes", [c.name for c in found.classes or []])
                 self._back = button("Earlier", partial(self._turn, -1), "plain")
                 self._on = button("Later", partial(self._turn, 1), "plain")
             self._box = tag("div", "wall")
 
-    def _choice(self, name: str, everything: str, values: list[str]) -> None:
-        def chosen(event: Any) -> Any:
-            self._only[name] = event.args["value"] or None
+    def _choice(self, name: str, everything: str, values: Iterable[str]) -> None:
+        def chosen(value: str) -> Any:
+            self._only[name] = value or None
             self._cursors = [None]
             return self.show()
 
-        made = tag("select").props(f'aria-label="{everything}"').style("width:auto")
-        with made:
-            tag("option", text=everything)._props["value"] = ""
-            for value in values:
-                tag("option", text=value)._props["value"] = value
-        made.on("change", chosen, js_handler="(e) => emit({value: e.target.value})")
+        made = select({"": everything} | {each: each for each in values}, "", chosen)
+        made.props(f'aria-label="{everything}"').style("width:auto")
 
     async def show(self) -> None:
         """Show the page that the last cursor begins."""
@@ -163,20 +169,12 @@ class Wall:
             limit=SHOWN,
         )
         self._next = found.next_cursor if found.has_more else None
-        self._back.attribute("disabled", "") if len(self._cursors) == 1 else self._enable(
-            self._back
-        )
-        self._on.attribute("disabled", "") if self._next is None else self._enable(self._on)
+        enable(self._back, len(self._cursors) > 1)
+        enable(self._on, self._next is not None)
         self._box.clear()
         with self._box:
             for each in found.data:
                 thumbnail(each.thumbnail_url, f"{each.label}, {each.split}", each.source)
-
-    @staticmethod
-    def _enable(made: Any) -> None:
-        if "disabled" in made._props:
-            del made._props["disabled"]
-            made.update()
 
     async def _turn(self, way: int) -> None:
         if way > 0 and self._next is not None:
@@ -186,32 +184,13 @@ class Wall:
         await self.show()
 
 
-def thumbnail(url: str, caption: str, source: str) -> None:
-    """An image with what is to be said of it."""
-    with tag("figure"):
-        made = tag("img")
-        made._props |= {"src": f"/dashboard{url}", "alt": f"{caption}: {source}", "loading": "lazy"}
-        made._props["title"] = source
-        tag("figcaption", text=caption)
-
-
 def _audit(audit: AuditOut) -> None:
     with tag("section", "card"):
         tag("h2", text="What the foundation sees")
         tag("p", "hint", f"By {audit.foundation}; worth a look, and not always right.")
-        for name, pairs in (
-            ("Leaks between training and held-out images", audit.leaks),
-            ("Near-duplicates", audit.duplicates),
-        ):
-            tag(
-                "h3",
-                text=f"{name}: {audit.counts['leaks' if pairs is audit.leaks else 'duplicates']}",
-            )
-            for pair in pairs[:MOST_PAIRS]:
-                with tag("div", "pair"):
-                    for image in pair.images:
-                        _audited(image)
-                    tag("span", text=f"{percent(pair.similarity)} alike")
+        leaks, duplicates = audit.counts["leaks"], audit.counts["duplicates"]
+        _pairs(f"Leaks between training and held-out images: {leaks}", audit.leaks)
+        _pairs(f"Near-duplicates: {duplicates}", audit.duplicates)
         tag("h3", text=f"Likely mislabels: {audit.counts['mislabels']}")
         with tag("div", "wall"):
             for each in audit.mislabels[:SHOWN]:
@@ -219,17 +198,18 @@ def _audit(audit: AuditOut) -> None:
                 thumbnail(each.image.thumbnail_url, said, each.image.file)
 
 
-def _audited(image: AuditedImage) -> None:
-    thumbnail(image.thumbnail_url, image.file, image.file)
+def _pairs(title: str, pairs: list[NearDuplicate]) -> None:
+    """Images that show the same, side by side."""
+    tag("h3", text=title)
+    for pair in pairs[:MOST_PAIRS]:
+        with tag("div", "pair"):
+            for image in pair.images:
+                thumbnail(image.thumbnail_url, image.file, image.file)
+            tag("span", text=f"{percent(pair.similarity)} alike")
 
 
 async def _delete(visit: Visit, dataset_id: str) -> None:
-    with ui.dialog() as dialog, tag("div", "card").props('role="dialog" aria-label="Delete?"'):
-        tag("p", text="Delete the dataset? It can be restored for a week.")
-        with tag("div", "actions"):
-            button("Delete", lambda: dialog.submit(True), "danger")
-            button("Keep", lambda: dialog.submit(False), "plain")
-    if await dialog:
+    if await sure("Delete the dataset? It can be restored for a week.", "Delete"):
         done = await visit.attempt("DELETE", f"/v1/datasets/{dataset_id}", "Deleted.")
         if done is not None:
             ui.navigate.to("/datasets")

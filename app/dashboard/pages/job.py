@@ -28,10 +28,10 @@ from app.dashboard.parts import (
 )
 from app.dashboard.visit import Visit
 from tdmr.schedule import Schedule
+from tdmr.stages import OURS, of_job
 from tdmr.wire.jobs import JobOut
 
-STAGES = ("prepare", "cache", "reprogram", "distil")
-TRAINED = ("distil", "reprogram")
+TRAINED = (OURS, "reprogram")
 ENDED = ("succeeded", "failed", "cancelled")
 MEASURES = ("accuracy", "learning_rate", "images per second")
 ACTIONS = (
@@ -79,6 +79,8 @@ class JobView:
                 self._badge = badge(job.status)
                 tag("strong", text=f"{job.student} from {job.foundation}")
                 link("its dataset", f"/datasets/{job.dataset_id}")
+                if job.sweep_id:
+                    link("its sweep", f"/sweeps/{job.sweep_id}")
                 self._student = tag("span")
             self._stages = _timeline(job)
             self._bar = meter("Progress of the stage")
@@ -195,15 +197,9 @@ def _told(job: JobOut) -> dict[str, str]:
     }
 
 
-def stages(job: JobOut) -> list[str]:
-    """The names of a job's stages, in order."""
-    compared = [name for name in job.baselines if name != "probe"]
-    return [*STAGES, *compared, "evaluate", "package"]
-
-
 def _timeline(job: JobOut) -> list[Tag]:
     with tag("ol", "steps"):
-        return [tag("li", text=name) for name in stages(job)]
+        return [tag("li", text=name) for name in of_job(job.baselines)]
 
 
 def _mark(shown: list[Tag], job: JobOut) -> None:

@@ -1,4 +1,4 @@
-"""/jobs: all jobs, the newest first."""
+"""/jobs: all jobs and sweeps, the newest first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from app.dashboard.parts import Tag, ago, badge, link, row, show_badge, span, ta
 from app.dashboard.visit import Visit
 from tdmr.wire.base import Page
 from tdmr.wire.jobs import JobOut
+from tdmr.wire.sweeps import SweepSummary
 
 SHOWN = 50
 
@@ -40,6 +41,22 @@ async def jobs(visit: Visit) -> None:
                     link("partial" if job.partial else "open", f"/students/{job.student_id}")
 
     await visit.watch("jobs", look, show)
+    sweeps = (await visit.get(Page[SweepSummary], "/v1/sweeps", limit=SHOWN)).data
+    if sweeps:
+        _sweeps(sweeps)
+
+
+def _sweeps(found: list[SweepSummary]) -> None:
+    with tag("section", "card"):
+        tag("h2", text="Sweeps")
+        with table("Sweeps", ["Sweep", "Status", "Ordered"]):
+            for each in found:
+                with row([]):
+                    with tag("td"):
+                        said = f"{len(each.students)} students from {each.foundation}"
+                        link(each.name or said, f"/sweeps/{each.id}")
+                    tag("td", text=each.status)
+                    tag("td", text=ago(each.created_at))
 
 
 def _row(job: JobOut) -> tuple[Tag, Tag, Tag, Tag]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from nicegui import ui
 from starlette.requests import Request
 
 from app.access.scopes import Scope
+from app.dashboard.forms import box, enable, label, member, number, select, tick
 from app.dashboard.frame import page
 from app.dashboard.inside import RefusedError
 from app.dashboard.parts import Tag, button, count, size, span, tag
@@ -23,7 +25,6 @@ from tdmr.wire.plans import DryRunOut, Estimate, PlanFinding
 PAUSE_SECONDS = 0.4  # after the last change, before the server is asked
 NO_LICENCE = "licence not stated"
 SIGNS = {"fits": "✓ fits", "does_not_fit": "✕ too much", "not_measured": "○ not measured yet"}
-WRITES = "(e) => emit({value: e.target.type === 'checkbox' ? e.target.checked : e.target.value})"
 
 
 @dataclass
@@ -140,24 +141,18 @@ class Form:
 
     def dataset(self, ready: list[DatasetSummary]) -> None:
         """Which images."""
-        tag("label", text="Dataset").props('for="dataset"')
+        label("dataset", "Dataset")
         if not ready:
             tag("p", "hint", "No dataset is ready: upload one first.")
-        chosen = next((e.id for e in ready if e.id == self._order.dataset_id), "")
-        self._order.dataset_id = chosen or (ready[0].id if ready else "")
-        box = tag("select").props('id="dataset"')
-        with box:
-            for each in ready:
-                made = tag("option", text=each.name)
-                made._props["value"] = each.id
-                if each.id == self._order.dataset_id:
-                    made._props["selected"] = True
+        names = {each.id: each.name for each in ready}
+        if self._order.dataset_id not in names:
+            self._order.dataset_id = next(iter(names), "")
 
-        async def changed(event: Any) -> None:
-            self._order.dataset_id = event.args["value"]
+        async def changed(dataset_id: str) -> None:
+            self._order.dataset_id = dataset_id
             await self.look()
 
-        box.on("change", changed, js_handler=WRITES)
+        select(names, self._order.dataset_id, changed).props('id="dataset"')
 
     def foundation(self, models: list[Choice]) -> None:
         """Which knowledge."""
@@ -179,13 +174,13 @@ class Form:
         with tag("fieldset"):
             tag("legend", text="Budget for the student")
             with tag("div", "pairs"):
-                for name, label in (
+                for name, title in (
                     ("max_latency_ms", "Latency, ms (p50)"),
                     ("max_params", "Parameters"),
                     ("max_file_bytes", "File, bytes"),
                 ):
                     with tag("div"):
-                        self._number(f"limit-{name}", label, "min=0 step=any", self._limit(name))
+                        number(f"limit-{name}", title, "min=0 step=any", self._limit(name))
 
     def students(self, models: list[Choice]) -> None:
         """Which students: one is a job, several are a sweep."""
@@ -209,21 +204,18 @@ class Form:
         with tag("fieldset"):
             tag("legend", text="Compare with")
             for baseline in BASELINES:
+                shown = "the foundation's probe" if baseline == "probe" else baseline
                 chosen = baseline in self._order.baselines
-                _check(baseline, chosen, self._baseline(baseline))
+                tick(shown, partial(self._baseline, baseline), ticked=chosen)
         with tag("details"):
             tag("summary", text="Options")
             with tag("div", "pairs"):
-                for name, label, allowed, why in NUMBERS:
+                for name, title, allowed, why in NUMBERS:
                     with tag("div"):
-                        self._number(
-                            name.replace(".", "-"), label, allowed, self._option(name), why
-                        )
+                        number(name.replace(".", "-"), title, allowed, self._option(name), why)
                 with tag("div"):
-                    told = "Then the student so far is packaged."
-                    self._number(
-                        "max-seconds", "Most seconds of work", "min=1", self._seconds, told
-                    )
+                    why = "Then the student so far is packaged."
+                    number("max-seconds", "Most seconds of work", "min=1", self._seconds, why)
 
     def said(self) -> None:
         """Where findings and estimate are shown, and the order is placed."""
@@ -272,10 +264,7 @@ class Form:
     def _show(self, found: DryRunOut | None, trouble: str) -> None:
         self._box.clear()
         ok = found is not None and found.ok
-        self._submit._props.pop("disabled", None)
-        if not ok:
-            self._submit._props["disabled"] = ""
-        self._submit.update()
+        enable(self._submit, ok)
         with self._box:
             if trouble:
                 tag("p", "refusal", trouble)
@@ -290,20 +279,7 @@ class Form:
         made = await self._visit.attempt("POST", self._order.path, "Ordered.", self._order.body())
         if made is None:
             return
-        one = len(self._order.students) == 1
-        ui.navigate.to(f"/jobs/{made['id']}" if one else "/jobs")
-
-    def _number(self, id_: str, label: str, allowed: str, change: Any, why: str = "") -> None:
-        tag("label", text=label).props(f'for="{id_}"')
-        box = tag("input").props(f'id="{id_}" type="number" {allowed}')
-
-        async def changed(event: Any) -> None:
-            value = event.args["value"]
-            await change(float(value) if value not in ("", None) else None)
-
-        box.on("change", changed, js_handler=WRITES)
-        if why:
-            tag("small", "hint", why)
+        ui.navigate.to(f"{self._order.path.removeprefix('/v1')}/{made['id']}")
 
     def _limit(self, name: str) -> Any:
         async def change(value: float | None) -> None:
@@ -325,39 +301,20 @@ class Form:
         self._order.max_seconds = value
         await self.look()
 
-    def _baseline(self, name: str) -> Any:
-        async def change(_: str, checked: bool) -> None:
-            (self._order.baselines.add if checked else self._order.baselines.discard)(name)
-            await self.look()
-
-        return change
+    async def _baseline(self, name: str, ticked: bool) -> None:
+        member(self._order.baselines, name)(ticked)
+        await self.look()
 
 
 def _card(model: Choice, kind: str, group: str, changed: Any, *, checked: bool) -> Tag:
     """A model to choose; gives the place for its verdict."""
-
-    async def chosen(event: Any) -> None:
-        await changed(model.name, event.args["value"] is not False)
-
     with tag("label", "choice"):
-        box = tag("input").props(f'type="{kind}" name="{group}"')
-        box._props |= {"value": model.name} | ({"checked": True} if checked else {})
-        box.on("change", chosen, js_handler=WRITES)
+        made = box(partial(changed, model.name), ticked=checked, kind=kind)
+        made._props |= {"name": group, "value": model.name}
         tag("b", text=model.title)
         tag("small", text=model.about)
         tag("small", text=model.terms)
         return tag("small", text="")
-
-
-def _check(name: str, checked: bool, changed: Any) -> None:
-    async def chosen(event: Any) -> None:
-        await changed(name, bool(event.args["value"]))
-
-    with tag("label", "check"):
-        box = tag("input").props('type="checkbox"')
-        box._props |= {"checked": True} if checked else {}
-        box.on("change", chosen, js_handler=WRITES)
-        tag("span", text="the foundation's probe" if name == "probe" else name)
 
 
 def _finding(each: PlanFinding) -> None:

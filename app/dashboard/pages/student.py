@@ -8,9 +8,9 @@ from typing import Any
 from nicegui import ui
 
 from app.access.scopes import Scope
+from app.dashboard.forms import sure
 from app.dashboard.frame import page
 from app.dashboard.inside import RefusedError
-from app.dashboard.pages.dataset import thumbnail
 from app.dashboard.parts import (
     ago,
     button,
@@ -23,9 +23,9 @@ from app.dashboard.parts import (
     table,
     tag,
 )
+from app.dashboard.paths import within
+from app.dashboard.pictures import places, thumbnail
 from app.dashboard.visit import Visit
-from tdmr.wire.base import Page
-from tdmr.wire.datasets import ImageOut
 from tdmr.wire.students import StudentOut
 
 PICTURES = (
@@ -34,7 +34,6 @@ PICTURES = (
     ("risk_coverage.svg", "Risk and coverage", "Share of errors among the most confident images"),
 )
 WORST = 12
-LOOKED_THROUGH = 20  # pages of 100 held-out images, for the pictures of the worst mistakes
 TRY = """
 <label for="picture">Drop an image on the field, or choose one</label>
 <input id="picture" type="file" accept="image/*">
@@ -88,7 +87,7 @@ def _head(found: StudentOut) -> None:
         if found.partial:
             tag("span", "badge paused", "‖ partial: its training ended early")
         made = tag("a", "button", "Download everything")
-        made._props |= {"href": f"/dashboard{found.archive_url}", "download": ""}
+        made._props |= {"href": within(found.archive_url), "download": ""}
     evaluated = found.metrics.get("evaluation") or {}
     calibration = evaluated.get("ece_after"), evaluated.get("ece_before")
     facts(
@@ -176,37 +175,17 @@ async def _worst(visit: Visit, found: StudentOut) -> None:
         if not worst:
             tag("p", "hint", "It made none on the held-out images.")
             return
-        places = await _places(visit, found, {each["source"] for each in worst}, evaluation)
+        sources = {each["source"] for each in worst}
+        pictures = await places(visit, found.dataset_id, sources, evaluation.get("split"))
         with tag("div", "wall"):
             for each in worst:
                 sure = percent(each["probability"])
                 said = f"{each['true']}, taken for {each['predicted']} ({sure})"
-                url = places.get(each["source"])
+                url = pictures.get(each["source"])
                 if url is not None:
                     thumbnail(url, said, each["source"])
                 else:
                     tag("p", text=f"{each['source']}: {said}")
-
-
-async def _places(
-    visit: Visit, found: StudentOut, wanted: set[str], evaluation: dict[str, Any]
-) -> dict[str, str]:
-    path, cursor = f"/v1/datasets/{found.dataset_id}/images", None
-    places: dict[str, str] = {}
-    try:
-        for _ in range(LOOKED_THROUGH):
-            found_page = await visit.get(
-                Page[ImageOut], path, split=evaluation.get("split"), after=cursor, limit=100
-            )
-            for image in found_page.data:
-                if image.source in wanted:
-                    places[image.source] = image.thumbnail_url
-            cursor = found_page.next_cursor
-            if not found_page.has_more or len(places) == len(wanted):
-                break
-    except RefusedError:
-        return {}
-    return places
 
 
 def _downloads(found: StudentOut) -> None:
@@ -232,16 +211,11 @@ async def _card(visit: Visit, found: StudentOut) -> None:
 
 
 def _file(student_id: str, name: str) -> str:
-    return f"/dashboard/v1/students/{student_id}/files/{name}"
+    return within(f"/v1/students/{student_id}/files/{name}")
 
 
 async def _delete(visit: Visit, student_id: str) -> None:
-    with ui.dialog() as dialog, tag("div", "card").props('role="dialog" aria-label="Delete?"'):
-        tag("p", text="Delete the student? It can be restored for a week.")
-        with tag("div", "actions"):
-            button("Delete", lambda: dialog.submit(True), "danger")
-            button("Keep", lambda: dialog.submit(False), "plain")
-    if await dialog:
+    if await sure("Delete the student? It can be restored for a week.", "Delete"):
         done = await visit.attempt("DELETE", f"/v1/students/{student_id}", "Deleted.")
         if done is not None:
             ui.navigate.to("/students")

@@ -1,9 +1,11 @@
 // What the browser does by itself: the theme, and uploads that go on where they broke off (tus 1.0.0).
 "use strict";
 
+const HERE = new URL(document.currentScript.src).pathname.replace(/\/static\/.*/, "");
+
 const tdmr = {
   PIECE: 8 * 1024 * 1024,
-  UPLOADS: "/dashboard/v1/uploads",
+  UPLOADS: `${HERE}/v1/uploads`,
   TUS: { "Tus-Resumable": "1.0.0" },
   TRIES: 12,
 
@@ -114,7 +116,7 @@ const tdmr = {
       headers: { ...tdmr.TUS, "Upload-Length": String(file.size), "Upload-Metadata": `filename ${name}` },
     });
     if (!answer.ok) throw await tdmr.refusal(answer);
-    return "/dashboard" + new URL(answer.headers.get("Location"), location.href).pathname;
+    return HERE + new URL(answer.headers.get("Location"), location.href).pathname;
   },
 
   append(file, place, offset, line) {
@@ -159,7 +161,7 @@ const tdmr = {
     const form = new FormData();
     form.append("image", file);
     try {
-      const answer = await fetch(`/dashboard/v1/students/${student}/predict`, { method: "POST", body: form });
+      const answer = await fetch(`${HERE}/v1/students/${student}/predict`, { method: "POST", body: form });
       if (!answer.ok) throw await tdmr.refusal(answer);
       const [found] = (await answer.json()).predictions;
       bars.replaceChildren(...found.classes.map(tdmr.bar));

@@ -1,7 +1,0 @@
-"""The dashboard's own static files."""
-
-from __future__ import annotations
-
-from pathlib import Path
-
-STATIC = Path(__file__).parent / "static"
