@@ -6,14 +6,12 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from app.access import quotas
-from app.access.keys import Caller
 from app.access.limits import Cost
 from app.access.scopes import Scope
-from app.api import body, idempotency, pages, uploads
-from app.api.core import CallerDep, Core, CoreDep
+from app.api import accepted, idempotency, pages, uploads
+from app.api.core import CallerDep, CoreDep
 from app.api.guard import fails, needs, router
 from app.api.pages import After, Limit
 from app.api.schemas import Printable
@@ -30,9 +28,7 @@ from app.errors import (
     TooLargeError,
     UnsupportedMediaTypeError,
 )
-from app.jobs.idempotency import is_known
 from app.models import Dataset, Job, Json
-from app.storage import Stored
 from tdmr.wire.base import Page
 from tdmr.wire.datasets import CheckOut, ClassOut, DatasetOut, DatasetSummary, ReportOut
 
@@ -76,58 +72,32 @@ async def create_dataset(
 ) -> DatasetOut:
     """Upload an archive. It is checked next: ask again until `status` is `ready` or `invalid`."""
     uploads.check_headers(request, core.settings.max_upload_bytes)
-    await run_in_threadpool(
-        _check_room, core, caller.owner, body.content_length(request), idempotency_key
-    )
+    owner, settings = caller.owner, core.settings
+    await accepted.check_room(request, core, owner, idempotency_key, quotas.admit_bytes)
     dataset_id = service.new_dataset_id()
     key = service.upload_key(dataset_id)
-    upload = await uploads.store(request, core.storage, key, core.settings.max_upload_bytes)
-    checked, replayed = await run_in_threadpool(
-        _record, core, caller, dataset_id, name, upload, idempotency_key
-    )
-    response.headers["Location"] = f"/v1/datasets/{checked.dataset.id}"
-    if replayed:
-        response.headers["Idempotency-Replayed"] = "true"
-    return describe(checked)
-
-
-def _check_room(core: Core, owner: str, declared: int | None, key: str | None) -> None:
-    """Refuse before a body comes what would be refused after it; a repeat needs no room."""
-    with core.database.read() as session:
-        if key is None or not is_known(session, owner, key):
-            quotas.admit_bytes(session, owner, declared or 0, core.settings)
-
-
-def _record(
-    core: Core, caller: Caller, dataset_id: str, name: str, upload: Stored, key: str | None
-) -> tuple[Checked, bool]:
-    """Note the stored upload. It is removed again when it's one too many, or can't be noted."""
-    asked = idempotency.asked(key, "POST /v1/datasets", name, upload.sha256)
+    upload = await uploads.store(request, core.storage, key, settings.max_upload_bytes)
+    asked = idempotency.asked(idempotency_key, "POST /v1/datasets", name, upload.sha256)
 
     def make(session: Session) -> Checked:
-        quotas.admit_bytes(session, caller.owner, upload.bytes, core.settings)
+        quotas.admit_bytes(session, owner, upload.bytes, settings)
         return service.create(
             session,
             dataset_id=dataset_id,
-            owner=caller.owner,
+            owner=owner,
             name=name,
             upload=upload,
             idempotency=asked,
-            settings=core.settings,
+            settings=settings,
         )
 
     def find(session: Session, job: Job) -> Checked:
         assert job.dataset_id is not None, "the key was another request's"
-        return service.get(session, caller.owner, job.dataset_id)
+        return service.get(session, owner, job.dataset_id)
 
-    kept = False
-    try:
-        checked, replayed = idempotency.once(core, caller.owner, asked, make, find)
-        kept = not replayed
-    finally:
-        if not kept:
-            core.storage.delete(upload.key)
-    return checked, replayed
+    checked = await accepted.note(response, core, owner, asked, upload, make, find)
+    response.headers["Location"] = f"/v1/datasets/{checked.dataset.id}"
+    return describe(checked)
 
 
 @routes.get("/datasets")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Query, Request, Response
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from app.access import quotas
-from app.access.keys import Caller
 from app.access.limits import Cost
 from app.access.scopes import Scope
-from app.api import body, idempotency, uploads
-from app.api.core import CallerDep, Core, CoreDep
+from app.api import accepted, idempotency, uploads
+from app.api.core import CallerDep, CoreDep
 from app.api.datasets import check_of
 from app.api.guard import fails, needs, router
 from app.api.schemas import Printable
@@ -31,10 +29,8 @@ from app.errors import (
 )
 from app.foundations import safetensors, service
 from app.foundations.service import Checked
-from app.jobs.idempotency import is_known
 from app.models import Job, Model
 from app.plans import checks, findings
-from app.storage import Stored
 from tdmr import catalog
 from tdmr.wire.models import OwnModelOut, OwnModelSummary
 
@@ -102,21 +98,37 @@ async def create_model(
 
     Then an order can name the model's id as its `foundation`.
     """
-    limit = core.settings.max_model_bytes
-    uploads.check_headers(request, limit, MEDIA_TYPES, safetensors.WHAT)
+    owner, settings = caller.owner, core.settings
+    uploads.check_headers(request, settings.max_model_bytes, MEDIA_TYPES, safetensors.WHAT)
     _check_architecture(architecture)
-    declared = body.content_length(request)
-    await run_in_threadpool(_check_room, core, caller.owner, declared, idempotency_key)
-    model_id = service.new_model_id()
-    reader = safetensors.Reader()
-    upload = await uploads.store(request, core.storage, service.file_key(model_id), limit, reader)
-    told = {"name": name or architecture, "architecture": architecture, "licence": licence}
-    checked, replayed = await run_in_threadpool(
-        _record, core, caller, model_id, told, upload, idempotency_key
+    await accepted.check_room(request, core, owner, idempotency_key, quotas.admit_model)
+    model_id, reader = service.new_model_id(), safetensors.Reader()
+    upload = await uploads.store(
+        request, core.storage, service.file_key(model_id), settings.max_model_bytes, reader
     )
+    parts = (name or architecture, architecture, licence or "", upload.sha256)
+    asked = idempotency.asked(idempotency_key, "POST /v1/models", *parts)
+
+    def make(session: Session) -> Checked:
+        quotas.admit_model(session, owner, upload.bytes, settings)
+        return service.create(
+            session,
+            model_id=model_id,
+            owner=owner,
+            name=name or architecture,
+            architecture=architecture,
+            licence=licence,
+            upload=upload,
+            idempotency=asked,
+            settings=settings,
+        )
+
+    def find(session: Session, job: Job) -> Checked:
+        assert job.model_id is not None, "the key was another request's"
+        return service.get(session, owner, job.model_id)
+
+    checked = await accepted.note(response, core, owner, asked, upload, make, find)
     response.headers["Location"] = f"/v1/models/{checked.model.id}"
-    if replayed:
-        response.headers["Idempotency-Replayed"] = "true"
     return describe(checked)
 
 
@@ -136,51 +148,6 @@ def _check_architecture(architecture: str) -> None:
         return
     detail = f"{architecture!r} isn't a timm architecture that offers taps, or lacks that tag."
     raise findings.refused(UnknownModelError, found, detail, found.advice)
-
-
-def _check_room(core: Core, owner: str, declared: int | None, key: str | None) -> None:
-    """Refuse before a body comes what would be refused after it; a repeat needs no room."""
-    with core.database.read() as session:
-        if key is None or not is_known(session, owner, key):
-            quotas.admit_model(session, owner, declared or 0, core.settings)
-
-
-def _record(
-    core: Core,
-    caller: Caller,
-    model_id: str,
-    told: dict[str, Any],
-    upload: Stored,
-    key: str | None,
-) -> tuple[Checked, bool]:
-    """Note the stored weights. They are removed again when they can't be noted."""
-    parts = (told["name"], told["architecture"], told["licence"] or "", upload.sha256)
-    asked = idempotency.asked(key, "POST /v1/models", *parts)
-
-    def make(session: Session) -> Checked:
-        quotas.admit_model(session, caller.owner, upload.bytes, core.settings)
-        return service.create(
-            session,
-            model_id=model_id,
-            owner=caller.owner,
-            upload=upload,
-            idempotency=asked,
-            settings=core.settings,
-            **told,
-        )
-
-    def find(session: Session, job: Job) -> Checked:
-        assert job.model_id is not None, "the key was another request's"
-        return service.get(session, caller.owner, job.model_id)
-
-    kept = False
-    try:
-        checked, replayed = idempotency.once(core, caller.owner, asked, make, find)
-        kept = not replayed
-    finally:
-        if not kept:
-            core.storage.delete(upload.key)
-    return checked, replayed
 
 
 def summarise(model: Model) -> OwnModelSummary:

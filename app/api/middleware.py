@@ -53,7 +53,7 @@ class Envelope:
             await response(exchange.scope, exchange.receive, exchange.send)
 
 
-def _new_id() -> str:
+def new_id() -> str:
     """An id for a request. No secret: asking the kernel would let go of the interpreter's lock."""
     return f"{random.getrandbits(64):016x}"
 
@@ -63,7 +63,7 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
         given = Headers(scope=scope).get("x-request-id", "")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else _new_id()
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
         self.started = False
         self._head = scope["method"] == "HEAD"
         state = {**scope.get("state", {}), "request_id": self.request_id, "head": self._head}

@@ -28,6 +28,7 @@ from app.access.sessions import SignedIn
 from app.api import problems
 from app.api.core import Core
 from app.api.guard import SIGNED_IN
+from app.api.middleware import new_id
 from app.audit import Act
 from app.dashboard import sign_in
 from app.dashboard.paths import PATH, SIGN_IN, SIGN_OUT, STATIC, within
@@ -191,7 +192,9 @@ class Door:
 
 
 async def _refuse(error: AppError, scope: Scope, receive: Receive, send: Send) -> None:
-    response = problems.respond(error, scope["path"], "none")
+    request_id = new_id()
+    response = problems.respond(error, scope["path"], request_id)
+    response.headers["x-request-id"] = request_id
     await response(scope, receive, _with(send))
 
 

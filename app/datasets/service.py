@@ -14,10 +14,9 @@ from sqlalchemy.orm import Session
 from app import audit, deletion
 from app.datasets.options import CheckOptions
 from app.db import new_id, now
-from app.errors import DatasetInUseError, ErrorItem, NotFoundError
-from app.jobs import moves
+from app.errors import DatasetInUseError, NotFoundError
+from app.jobs import moves, needed
 from app.jobs.idempotency import Idempotency
-from app.jobs.states import ENDED
 from app.models import Dataset, Job
 from app.settings import Settings
 from app.storage import LocalStorage, Stored
@@ -28,7 +27,6 @@ from tdmr.wire.datasets import Finding
 KIND = "ingest"
 UPLOADS = "uploads"
 DAY = 86_400.0
-MOST_NAMED = 20  # jobs that stand in the way
 BASE_MEMORY = 2 * 2**30
 BYTES_PER_PIXEL = 16  # decoding holds the image in its own mode and, for some formats, twice
 BASE_CPU_SECONDS = 300
@@ -128,18 +126,7 @@ def delete(
 ) -> None:
     """Delete a dataset. Raises NotFoundError, and DatasetInUseError, which names the jobs."""
     dataset = deletion.locked(session, Dataset, owner, dataset_id)
-    needed = select(Job).where(Job.dataset_id == dataset_id, Job.state.not_in(ENDED))
-    jobs = {job.parent_id or job.id: job for job in session.scalars(needed.order_by(Job.id))}
-    if any(job.kind == KIND for job in jobs.values()):
-        raise DatasetInUseError("The dataset is being checked.", headers={"Retry-After": "2"})
-    if jobs:
-        raise DatasetInUseError(
-            "Jobs need the dataset: cancel them first, or wait for their end.",
-            [
-                ErrorItem(pointer="", code="needed_by_job", detail=f"{job_id} hasn't ended.")
-                for job_id in jobs
-            ][:MOST_NAMED],
-        )
+    needed.check(session, Job.dataset_id == dataset_id, "dataset", KIND, DatasetInUseError)
     deletion.delete(session, dataset, settings, permanently=permanently)
 
 

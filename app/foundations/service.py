@@ -12,10 +12,9 @@ from sqlalchemy.orm import Session
 
 from app import audit, deletion
 from app.db import new_id, now
-from app.errors import ErrorItem, ModelInUseError, NotFoundError
-from app.jobs import moves
+from app.errors import ModelInUseError, NotFoundError
+from app.jobs import moves, needed
 from app.jobs.idempotency import Idempotency
-from app.jobs.states import ENDED
 from app.models import Job, Model
 from app.settings import Settings
 from app.storage import LocalStorage, Stored
@@ -28,7 +27,6 @@ from tdmr.wire.datasets import Finding
 KIND = "model"
 FOLDER = "models"
 DAY = 86_400.0
-MOST_NAMED = 20  # jobs that stand in the way
 # A file in half precision is loaded beside the model's own single precision, and beside random
 # weights; and pictures are shown to it.
 BASE_MEMORY = 2 * 2**30
@@ -143,18 +141,7 @@ def delete(
 ) -> None:
     """Delete a model. Raises NotFoundError, and ModelInUseError, which names the jobs."""
     model = deletion.locked(session, Model, owner, model_id)
-    needed = select(Job).where(Job.model_id == model_id, Job.state.not_in(ENDED))
-    jobs = {job.parent_id or job.id: job for job in session.scalars(needed.order_by(Job.id))}
-    if any(job.kind == KIND for job in jobs.values()):
-        raise ModelInUseError("The model is being checked.", headers={"Retry-After": "2"})
-    if jobs:
-        raise ModelInUseError(
-            "Jobs need the model: cancel them first, or wait for their end.",
-            [
-                ErrorItem(pointer="", code="needed_by_job", detail=f"{job_id} hasn't ended.")
-                for job_id in jobs
-            ][:MOST_NAMED],
-        )
+    needed.check(session, Job.model_id == model_id, "model", KIND, ModelInUseError)
     deletion.delete(session, model, settings, permanently=permanently)
 
 

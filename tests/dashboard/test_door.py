@@ -177,6 +177,7 @@ def test_what_changes_something_comes_from_our_pages(
     form = {"key": house.keys["bob"]}
     answer = browser.post(f"/dashboard/{path}", data=form, headers=origin)
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
     assert "set-cookie" not in answer.headers
     assert browser.get("/dashboard/").text == "page of ana"
     assert house.count(BrowserSession) == 1
