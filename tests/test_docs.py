@@ -111,7 +111,7 @@ def test_the_tutorial(tmp_path: Path) -> None:
         assert name is not None, "a script of the tutorial begins with its name"
         (folder / name[1]).write_text(script, encoding="utf-8")
     (tmp_path / "server").mkdir()
-    with serving(tmp_path / "server") as server:
+    with serving(tmp_path / "server", "--dashboard") as server:  # as make serve does
         out = shell("tutorial.md", folder, server, PORT=str(free_port()))
     out += (tmp_path / "server" / "log").read_text(encoding="utf-8")
     printed = set(masked(out))
