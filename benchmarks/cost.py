@@ -37,14 +37,13 @@ from timm.task import LogitDistillationTask
 from torch import Tensor, nn
 
 from benchmarks.machine import commit, machine, write_result
-from tdmr import baselines, feed, optim, run, task
+from tdmr import baselines, feed, optim, run, stages, task
 from tdmr.checkpoint import Checkpoints
 from tdmr.config import DistillOptions, JobSpec, ReprogramOptions, TrainingOptions, ViewOptions
 from tdmr.errors import Stopped
 from tdmr.feed import Feed, TrainingSet
 from tdmr.jobdir import Reporter
 from tdmr.methods import objective_for
-from tdmr.stages import OURS
 from tdmr.store import ArrayStore
 from tdmr.task import Task
 from tdmr.training import train
@@ -191,7 +190,7 @@ class Lab:
         size = self.size
         return {
             "scratch": lambda: self._train("scratch", self.job, size.steps),
-            "tdmr": lambda: self._train(OURS, self.job, size.steps),
+            "tdmr": lambda: self._train(stages.OURS, self.job, size.steps),
             "memory": lambda: self._train("scratch", self.job, size.steps, ready=True),
             "kd_online": lambda: self._train("kd_online", self.job, size.online_steps),
             "timm_online": self._timm,

@@ -23,13 +23,8 @@ from tdmr.errors import Failure, Stopped, TdmrError
 from tdmr.jobdir import CHECKPOINT_SECONDS, STOPPED_STATUS, JobDir, ProgressLine, Reporter
 
 Stopping = Callable[[], bool]
-UNSAVED = (
-    "prepare",
-    "cache",
-    "rescue",
-    "package",
-    stages.PACKAGE,
-)  # stages that a stop begins again
+# Stages that a stop begins again.
+UNSAVED = ("prepare", "cache", "rescue", "package", stages.PACKAGE)
 
 
 def never() -> bool:

@@ -14,6 +14,7 @@ from app.access.sessions import SignedIn
 from app.api.core import Core
 from app.dashboard.inside import Inside, RefusedError
 from app.dashboard.live import Live, Load, Show
+from app.dashboard.parts import span
 
 Model = TypeVar("Model", bound=BaseModel)
 T = TypeVar("T")
@@ -32,6 +33,12 @@ class Visit:
     def may(self, scope: Scope) -> bool:
         """Whether the visitor's key has `scope`."""
         return scope in self.who.caller.scopes
+
+    @property
+    def undo(self) -> str:
+        """For how long what is deleted can be restored, as a sentence."""
+        seconds = self.core.settings.deleted_grace_seconds
+        return f"It can be restored for {span(seconds)}." if seconds else "It can't be restored."
 
     async def get(self, model: type[Model], path: str, **query: Any) -> Model:
         """What the API answers to GET. Raises RefusedError."""

@@ -209,7 +209,7 @@ def _pairs(title: str, pairs: list[NearDuplicate]) -> None:
 
 
 async def _delete(visit: Visit, dataset_id: str) -> None:
-    if await sure("Delete the dataset? It can be restored for a week.", "Delete"):
+    if await sure(f"Delete the dataset? {visit.undo}", "Delete"):
         done = await visit.attempt("DELETE", f"/v1/datasets/{dataset_id}", "Deleted.")
         if done is not None:
             ui.navigate.to("/datasets")

@@ -215,7 +215,7 @@ def _file(student_id: str, name: str) -> str:
 
 
 async def _delete(visit: Visit, student_id: str) -> None:
-    if await sure("Delete the student? It can be restored for a week.", "Delete"):
+    if await sure(f"Delete the student? {visit.undo}", "Delete"):
         done = await visit.attempt("DELETE", f"/v1/students/{student_id}", "Deleted.")
         if done is not None:
             ui.navigate.to("/students")
