@@ -68,7 +68,7 @@ def measure(
     if device != "cpu":
         raise typer.BadParameter(f"--device takes cpu, not {device!r}")
     settings = Settings()
-    database = Database(settings.url)
+    database = Database.of(settings, "tdmr-measure")
     chosen = [entries[name] for name in models or entries]
     failed = measuring.measure(database, measuring.Plan(chosen, runs, again), typer.echo)
     database.close()
