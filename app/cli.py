@@ -80,7 +80,8 @@ def serve(
     try:
         app = create_app(settings)
         served = attach(app) if dashboard else app
-        serving.run(served, listening, on_ready, app.state.core.watch.close)
+        closing = app.state.core.watch.close
+        serving.run(served, listening, on_ready, closing, settings.trusted_proxies)
     finally:
         for child in children:
             child.stop()

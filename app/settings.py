@@ -103,6 +103,12 @@ class Settings(BaseSettings):
     )
     retain_audit_seconds: Age | None = Field(None, description="Rows of the audit log.")
 
+    trusted_proxies: str | None = Field(
+        None,
+        description="Addresses or networks, with commas between them, of the proxies whose "
+        "X-Forwarded-For and X-Forwarded-Proto are believed. Null: nobody's.",
+    )
+
     max_upload_bytes: int = Field(20 * 2**30, ge=1)
     max_model_bytes: int = Field(8 * 2**30, ge=1, description="Of an uploaded foundation.")
     max_open_uploads: int = Field(20, ge=1, description="Resumable uploads that an owner has open.")
