@@ -18,12 +18,8 @@ from tests.deploy.files import ROOT
 IMAGES = ("server", "worker")
 COMPOSE = files.compose()
 SERVICES: dict[str, Any] = COMPOSE["services"]
-STORE = {
-    "TDMR_STORAGE_URL",
-    "TDMR_S3_ENDPOINT",
-    "TDMR_S3_ACCESS_KEY_ID",
-    "TDMR_S3_SECRET_ACCESS_KEY",
-}
+STORED = ("URL", "ENDPOINT", "ALLOW_HTTP", "ACCESS_KEY", "SECRET_KEY")
+STORE = {f"TDMR_STORAGE_{name}" for name in STORED}
 KNOWN = {f"TDMR_{name.upper()}" for name in Settings.model_fields} | STORE | {"TDMR_SECRETS_DIR"}
 OURS = [name for name, service in SERVICES.items() if "build" in service]
 
