@@ -112,7 +112,7 @@ def test_a_body_over_the_limit_is_refused_by_the_proxy(client: httpx.Client) -> 
 def test_a_client_that_sends_no_whole_head_is_cut_off(running: Composition) -> None:
     """By another proxy on the same file, whose patience is short.
 
-    Of a body that doesn't come, the server behind lets go by itself (tests/app/api/test_problems.py).
+    Of a body that doesn't come, the server lets go by itself (tests/app/api/test_problems.py).
     """
     port = free_port()
     where = {"TDMR_SITE": f"http://127.0.0.1:{port}", "TDMR_HEALTH_PORT": str(free_port())}
