@@ -113,7 +113,7 @@ lock: $(READY) ## Resolve the locked requirements again
 
 # Readable for the containers' own users, whose numbers aren't this one's.
 secrets: ## Random passwords for docker-compose.yml, once, into deploy/secrets/
-	@mkdir -p -m 711 $(SECRETS)
+	@mkdir -p -m 700 $(SECRETS)
 	@for name in tdmr_database_password tdmr_broker_password tdmr_storage_access_key tdmr_storage_secret_key; do \
 	  test -e $(SECRETS)/$$name || { od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(SECRETS)/$$name && chmod 644 $(SECRETS)/$$name; }; \
 	done
