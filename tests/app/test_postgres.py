@@ -24,7 +24,7 @@ from tests.app.webhooks.nets import nowhere
 # What a revision may do while servers of the one before it go on.
 KIND = re.compile(
     r"CREATE TABLE|CREATE (?:UNIQUE )?INDEX|INSERT INTO alembic_version|UPDATE alembic_version"
-    r"|ALTER TABLE \w+ (?:ADD COLUMN (?!.*NOT NULL(?!.*DEFAULT))|ADD CONSTRAINT"
+    r"|ALTER TABLE \w+ (?:ADD COLUMN (?:.*DEFAULT|(?!.*NOT NULL))|ADD CONSTRAINT"
     r"|ALTER COLUMN \w+ DROP NOT NULL)"
 )
 WIDENED = "ALTER TABLE jobs DROP CONSTRAINT ck_jobs_kind"  # put back with one kind more
@@ -76,6 +76,22 @@ def test_a_pool_that_is_used_up_is_no_error_of_ours(postgres_copy: str, tmp_path
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
             assert answer.json()["detail"] == "Every connection to the database is in use."
         assert client.get("/v1/datasets").status_code == 401  # once it's free
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "ALTER TABLE jobs DROP COLUMN spec",
+        "ALTER TABLE jobs ADD COLUMN n INTEGER NOT NULL",
+        "ALTER TABLE jobs RENAME COLUMN spec TO plan",
+        "ALTER TABLE jobs ALTER COLUMN spec SET NOT NULL",
+        "DROP TABLE jobs",
+        "UPDATE jobs SET queue = 'default'",
+    ],
+)
+def test_what_a_migration_may_not_do_would_be_noticed(wrong: str) -> None:
+    assert not KIND.match(wrong)
+    assert KIND.match("ALTER TABLE jobs ADD COLUMN n INTEGER DEFAULT '0' NOT NULL") is not None
 
 
 @pytest.mark.parametrize("newer", [each for each in REVISIONS if each > HELD])

@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,10 @@ def restored(any_database: Database, tmp_path: Path) -> Iterator[Settings]:
     admin.dispose()
 
 
-def carry_out(place: int, settings: Settings, backup: Path) -> None:
-    """The page's shell block number `place`, for a service."""
+def carry_out(
+    place: int, settings: Settings, backup: Path, meanwhile: Sequence[Callable[[], object]] = ()
+) -> None:
+    """The commands of the page's shell block number `place`; after each, what happens meanwhile."""
     page = (ROOT / "docs" / "backup.md").read_text(encoding="utf-8")
     script = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[place]
     script = script.replace("tdmr-server", f"'{sys.executable}' -m app")
@@ -70,13 +73,17 @@ def carry_out(place: int, settings: Settings, backup: Path) -> None:
     }
     if settings.database_url:
         known["TDMR_DATABASE_URL"] = settings.database_url
-    command = ["bash", "-euo", "pipefail", "-c", script]
-    done = subprocess.run(command, env=known, capture_output=True, text=True, cwd=backup)
-    assert done.returncode == 0, done.stderr
+    commands = re.split(r"(?<!\\)\n", script.strip())
+    for command, happens in zip_longest(commands, meanwhile, fillvalue=lambda: None):
+        told = ["bash", "-euo", "pipefail", "-c", str(command)]
+        done = subprocess.run(told, env=known, capture_output=True, text=True, cwd=backup)
+        assert done.returncode == 0, done.stderr
+        happens()
 
 
 def publish(database: Database, storage: LocalStorage, folder: Path) -> str:
     """A student with its files; its id."""
+    folder.mkdir()
     dataset_id, student_id = make_dataset(database), new_id("stu")
     files = students.store(storage, student_id, bundle(folder, FILES))
     given = {"owner": "ana", "dataset_id": dataset_id, "spec": MODELS}
@@ -98,13 +105,18 @@ def test_a_restored_service_has_its_students_and_goes_on_with_its_jobs(
     storage = LocalStorage(ours.storage_dir)
     with any_database.write() as session:
         _, key = keys.create(session, owner="ana", name="test", scopes=ALL)
-    student_id = publish(any_database, storage, tmp_path)
+    first, second = (tmp_path / name for name in ("first", "second"))
+    made = [publish(any_database, storage, first)]
     job_id = scenes.distil_job(any_database, storage, ["save", "done"])
     backup = tmp_path / "backup"
     backup.mkdir()
     with scenes.worker_process(ours) as worker:
         wait_until(lambda: scenes.job(any_database, job_id).checkpoint is not None, worker)
-        carry_out(2 if sqlite else 0, ours, backup)
+        meanwhile = (
+            lambda: made.append(publish(any_database, storage, second)),
+            lambda: storage.delete(f"students/{made[0]}"),  # as what was deleted is freed
+        )
+        carry_out(2 if sqlite else 0, ours, backup, meanwhile)
         worker.kill()  # the machine is lost, and what it stored since
     carry_out(3 if sqlite else 1, restored, backup)
     found = {path: path.read_bytes() for path in storage.root.rglob("*") if path.is_file()}
@@ -113,7 +125,7 @@ def test_a_restored_service_has_its_students_and_goes_on_with_its_jobs(
     database = Database(restored.url)
     with TestClient(create_app(restored, nowhere())) as client:
         client.headers["Authorization"] = f"Bearer {key}"
-        for name, content in FILES.items():
+        for student_id, (name, content) in product(made, FILES.items()):
             assert client.get(f"/v1/students/{student_id}/files/{name}").content == content
     before = scenes.job(database, job_id)
     assert (before.state, before.attempt) == ("running", 1)
@@ -122,6 +134,6 @@ def test_a_restored_service_has_its_students_and_goes_on_with_its_jobs(
         wait_until(lambda: scenes.state(database, job_id) == "succeeded", worker)
     assert scenes.job(database, job_id).attempt == 2
     with database.read() as session:
-        made = session.scalars(select(Student).where(Student.job_id == job_id)).one()
-    assert made.metrics["resumed_from"] == reached > 0
+        student = session.scalars(select(Student).where(Student.job_id == job_id)).one()
+    assert student.metrics["resumed_from"] == reached > 0
     database.close()
