@@ -109,19 +109,26 @@ def test_a_body_over_the_limit_is_refused_by_the_proxy(client: httpx.Client) -> 
         assert (answer.status_code, answer.headers.get("x-request-id")) == (413, None)
 
 
-def test_a_client_that_sends_no_whole_head_is_cut_off(running: Composition) -> None:
-    """By another proxy on the same file, whose patience is short.
-
-    Of a body that doesn't come, the server lets go by itself (tests/app/api/test_problems.py).
-    """
+def test_a_client_that_is_slow_is_let_go(running: Composition) -> None:
+    """By another proxy on the same file, whose patience is short; the test is the server behind."""
     port = free_port()
+    short = {"TDMR_HEADER_TIMEOUT": "200ms", "TDMR_BODY_TIMEOUT": "200ms"}
     where = {"TDMR_SITE": f"http://127.0.0.1:{port}", "TDMR_HEALTH_PORT": str(free_port())}
-    running.start("proxy", "hasty", **where, TDMR_HEADER_TIMEOUT="200ms")
-    wait_until(lambda: answers(lambda: socket.create_connection(("127.0.0.1", port))))
     head = f"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode()
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as slow:
-        slow.sendall(head)
-        assert slow.recv(1000) == b""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        upstream = f"127.0.0.1:{server.getsockname()[1]}"
+        running.start("proxy", "hasty", TDMR_UPSTREAM=upstream, **where, **short)
+        wait_until(lambda: answers(lambda: socket.create_connection(("127.0.0.1", port))))
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as slow:
+            slow.sendall(head)
+            assert slow.recv(1000) == b""
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as slow:
+            slow.sendall(head + b"Content-Length: 10\r\n\r\nab")
+            behind, _ = server.accept()
+            with behind:
+                behind.settimeout(60)
+                came = b"".join(iter(lambda: behind.recv(1000), b""))  # up to its end
+    assert came.endswith(b"\r\n\r\nab")
     assert running.stop("hasty") == 0
 
 
