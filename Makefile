@@ -6,9 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
+SECRETS ?= deploy/secrets
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve key test test-dashboard check format bench-digits bench-audit bench-cost bench-dashboard bench-intake bench-server bench-transfer bench-upload storm fuzz foundation catalog openapi options lock clean
+.PHONY: help demo serve key test test-dashboard check format bench-digits bench-audit bench-cost bench-dashboard bench-intake bench-server bench-transfer bench-upload storm fuzz foundation catalog openapi options lock secrets clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -108,6 +109,13 @@ lock: $(READY) ## Resolve the locked requirements again
 	for role in server worker dev; do \
 	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
 	    --python-version 3.11 --extra $$role pyproject.toml -o requirements/$$role.txt || exit 1; \
+	done
+
+# Readable for the containers' own users, whose numbers aren't this one's.
+secrets: ## Random passwords for docker-compose.yml, once, into deploy/secrets/
+	@mkdir -p -m 700 $(SECRETS)
+	@for name in tdmr_database_password tdmr_broker_password tdmr_storage_access_key tdmr_storage_secret_key; do \
+	  test -e $(SECRETS)/$$name || { od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(SECRETS)/$$name && chmod 644 $(SECRETS)/$$name; }; \
 	done
 
 clean: ## Remove what the other targets made, but for the service's own data in var/

@@ -24,7 +24,7 @@ from app.dashboard.paths import PATH
 from app.datasets import resumable
 from app.datasets import service as datasets
 from app.db import Database
-from app.errors import ConflictError, NotFoundError
+from app.errors import ConflictError, NotFoundError, UnavailableError
 from app.main import create_app
 from app.models import ApiKey
 from app.settings import Settings
@@ -80,10 +80,23 @@ def serve(
     try:
         app = create_app(settings)
         served = attach(app) if dashboard else app
-        serving.run(served, listening, on_ready, app.state.core.watch.close)
+        closing = app.state.core.watch.close
+        serving.run(served, listening, on_ready, closing, settings.trusted_proxies)
     finally:
         for child in children:
             child.stop()
+
+
+@cli.command("migrate")
+def bring_up_to_date(
+    lock_seconds: Annotated[
+        float, typer.Option(min=0.001, help="Longest wait for a table that others use.")
+    ] = migrate.LOCK_SECONDS,
+    data: DataOption = None,
+) -> None:
+    """Bring the database to the newest schema; servers may go on meanwhile."""
+    _migrate(_settings(data), lock_seconds)
+    typer.echo("The database has the newest schema.")
 
 
 @cli.command()
@@ -173,11 +186,19 @@ def _settings(data: Path | None) -> Settings:
     return settings
 
 
+def _migrate(settings: Settings, lock_seconds: float = migrate.LOCK_SECONDS) -> None:
+    try:
+        migrate.upgrade(settings.url, lock_seconds=lock_seconds)
+    except UnavailableError as error:
+        typer.echo(error.detail, err=True)
+        raise typer.Exit(1) from error
+
+
 @contextmanager
 def _database(settings: Settings) -> Iterator[Database]:
     """The database, at its newest schema."""
-    migrate.upgrade(settings.url)
-    database = Database(settings.url)
+    _migrate(settings)
+    database = Database.of(settings, "tdmr-command")
     database.before_commit = audit.note
     try:
         yield database

@@ -62,7 +62,7 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
     `network` is what webhooks go out by; None: what the settings say.
     """
     settings = settings or Settings()
-    database = Database(settings.url)
+    database = Database.of(settings, "tdmr-server")
     readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
     core = Core(
         settings=settings,

@@ -10,17 +10,33 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import OperationalError
 
 import migrations
 from app.db import Database
+from app.errors import UnavailableError
 
+LOCK_SECONDS = 5.0  # that a revision waits for a table, behind which every request waits, too
+LOCKED = "55P03"  # PostgreSQL's lock_not_available
 LOCK = 0x74646D72  # "tdmr": PostgreSQL's advisory lock that one migration at a time holds
 
 
-def upgrade(url: str, revision: str = "head") -> None:
-    """Go forward to `revision`. Servers that start together take turns."""
-    with connecting(url) as connection:
-        command.upgrade(_config(connection), revision)
+def upgrade(url: str, revision: str = "head", *, lock_seconds: float = LOCK_SECONDS) -> None:
+    """Go forward to `revision`. Servers that start together take turns.
+
+    Raises UnavailableError, and changes nothing, if a table isn't free within `lock_seconds`.
+    """
+    try:
+        with connecting(url) as connection:
+            command.upgrade(_config(connection, lock_seconds), revision)
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCKED:
+            raise
+        raise UnavailableError(
+            f"The migration waited {lock_seconds:g} seconds for a table that another session uses, "
+            "gave up and changed nothing. End what has been reading or writing for so long "
+            "(pg_stat_activity names it), and try again."
+        ) from error
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -51,9 +67,9 @@ def _foreign_keys_off(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA foreign_keys=OFF")
 
 
-def _config(connection: Connection) -> Config:
+def _config(connection: Connection, lock_seconds: float = LOCK_SECONDS) -> Config:
     config = Config()
     (folder,) = migrations.__path__
     config.set_main_option("script_location", str(Path(folder)).replace("%", "%%"))
-    config.attributes["connection"] = connection
+    config.attributes |= {"connection": connection, "lock_seconds": lock_seconds}
     return config

@@ -1,16 +1,29 @@
-"""The server's settings, from the environment (`TDMR_*`); the defaults are the embedded service."""
+"""The server's settings, from the environment (`TDMR_*`); the defaults are the embedded service.
+
+Each can be a file as well, named as its variable, in the folder that `TDMR_SECRETS_DIR` names: so
+passwords are kept out of environments. A variable goes before a file.
+"""
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote, urlsplit
 
 import limits
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 DEFAULT_QUEUE = "default"
+SECRETS = "TDMR_SECRETS_DIR"
 
 
 def _rate(value: object) -> object:
@@ -33,7 +46,29 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("var"), description="Files, and the SQLite database.")
     database_url: str | None = Field(None, description="Null: SQLite in data_dir.")
+    database_password: str | None = Field(
+        None, repr=False, description="Put into database_url, to be kept apart from it."
+    )
     broker_url: str | None = Field(None, description="Redis for Celery; null: workers only poll.")
+    broker_password: str | None = Field(None, repr=False, description="Put into broker_url.")
+
+    database_pool_size: int = Field(
+        5, ge=1, description="Connections of one process to PostgreSQL that stay open."
+    )
+    database_pool_overflow: int = Field(
+        10, ge=0, description="Further ones, closed once they aren't needed."
+    )
+    database_pool_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="Longest wait for a connection; then a request is answered with 503.",
+    )
+    database_recycle_seconds: float = Field(
+        1800.0, gt=0, description="After this, a connection is replaced by a new one."
+    )
+    database_statement_seconds: float = Field(
+        60.0, ge=0, description="Longest work of PostgreSQL on one statement; 0: no limit."
+    )
 
     lease_seconds: float = Field(60.0, gt=0)
     heartbeat_seconds: float = Field(10.0, gt=0)
@@ -67,6 +102,12 @@ class Settings(BaseSettings):
         None, description="Datasets and models that didn't pass their check."
     )
     retain_audit_seconds: Age | None = Field(None, description="Rows of the audit log.")
+
+    trusted_proxies: str | None = Field(
+        None,
+        description="Addresses or networks, with commas between them, of the proxies whose "
+        "X-Forwarded-For and X-Forwarded-Proto are believed. Null: nobody's.",
+    )
 
     max_upload_bytes: int = Field(20 * 2**30, ge=1)
     max_model_bytes: int = Field(8 * 2**30, ge=1, description="Of an uploaded foundation.")
@@ -123,6 +164,21 @@ class Settings(BaseSettings):
         "network's included, in plain http too, and read the answer. Only where all are trusted.",
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given, then the environment, then the folder of secrets, which must be there."""
+        secrets = NestedSecretsSettingsSource(
+            file_secret_settings, os.environ.get(SECRETS), secrets_dir_missing="error"
+        )
+        return init_settings, env_settings, secrets
+
     @field_validator("queues", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -132,6 +188,12 @@ class Settings(BaseSettings):
     def _leases_outlast_beats(self) -> Settings:
         if self.heartbeat_seconds > self.lease_seconds / 3:
             raise ValueError("heartbeat_seconds must be at most a third of lease_seconds")
+        return self
+
+    @model_validator(mode="after")
+    def _urls_have_their_passwords(self) -> Settings:
+        self.database_url = _with_password(self.database_url, self.database_password)
+        self.broker_url = _with_password(self.broker_url, self.broker_password)
         return self
 
     @property
@@ -153,3 +215,13 @@ class Settings(BaseSettings):
     def work_dir(self) -> Path:
         """Where workers keep job directories and the view cache."""
         return self.data_dir.resolve() / "work"
+
+
+def _with_password(url: str | None, password: str | None) -> str | None:
+    """The URL with a password of whatever characters."""
+    if url is None or password is None:
+        return url
+    parts = urlsplit(url)
+    account, _, host = parts.netloc.rpartition("@")
+    user = account.partition(":")[0]
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()

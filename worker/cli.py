@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from typing import Annotated
 
 import typer
 
 from app import logs
 from app.db import Database
+from app.jobs import fleet
 from app.settings import Settings
 from tdmr import catalog, lifeline
 from worker import measure as measuring
@@ -68,11 +70,23 @@ def measure(
     if device != "cpu":
         raise typer.BadParameter(f"--device takes cpu, not {device!r}")
     settings = Settings()
-    database = Database(settings.url)
+    database = Database.of(settings, "tdmr-measure")
     chosen = [entries[name] for name in models or entries]
     failed = measuring.measure(database, measuring.Plan(chosen, runs, again), typer.echo)
     database.close()
     raise typer.Exit(1 if failed else 0)
+
+
+@cli.command()
+def healthy() -> None:
+    """Whether a worker of this host was heard of in the last lease; the exit status says so."""
+    settings = Settings()
+    database = Database.of(settings, "tdmr-healthy")
+    with database.read() as session:
+        there = fleet.present(session, settings.worker_patience)
+    database.close()
+    here = socket.gethostname()
+    raise typer.Exit(0 if any(worker.host == here for worker in there) else 1)
 
 
 def serve(

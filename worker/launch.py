@@ -13,7 +13,13 @@ from pathlib import Path
 from tdmr.jobdir import JobDir
 from tdmr.lifeline import VARIABLE
 
-SECRETS = frozenset({"TDMR_DATABASE_URL", "TDMR_BROKER_URL"})  # not for the child
+# Not for the child.
+SECRETS = frozenset(
+    {
+        *("TDMR_DATABASE_URL", "TDMR_DATABASE_PASSWORD", "TDMR_BROKER_URL", "TDMR_BROKER_PASSWORD"),
+        "TDMR_SECRETS_DIR",
+    }
+)
 
 
 class Child:

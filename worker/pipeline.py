@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
+from sqlalchemy import exc
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -28,7 +29,8 @@ from worker.site import Kind, Site
 from worker.watch import End, Outcome, watch
 
 RETRY_SECONDS = 0.5
-AWAY = (OperationalError, InterfaceError)  # the database can't be reached, or not just now
+# The database can't be reached, or not just now.
+AWAY = (OperationalError, InterfaceError, exc.TimeoutError)
 CANCELLED = Failure(
     code="cancelled",
     user_error=True,

@@ -42,7 +42,7 @@ class Station:
         self.device = device
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.stopping = False  # a plain flag: a signal handler sets it
-        self._database = Database(settings.url)
+        self._database = Database.of(settings, "tdmr-worker")
         self._storage = LocalStorage(settings.storage_dir)
         self.queues, self.kinds, self._launch = tuple(queues), tuple(kinds), launch
         self._memory = memory.of(device)
