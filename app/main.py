@@ -43,7 +43,7 @@ from app.db import Database
 from app.jobs.watch import Watch
 from app.outbox import Relay
 from app.settings import Settings
-from app.storage import LocalStorage
+from app.storage import open_storage
 from app.webhooks.network import Network
 from app.webhooks.sender import Sender
 
@@ -67,7 +67,7 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
     core = Core(
         settings=settings,
         database=database,
-        storage=LocalStorage(settings.storage_dir),
+        storage=open_storage(settings),
         relay=Relay(database, settings),
         pool=Pool(settings),
         sender=Sender(database, settings, network),

@@ -30,6 +30,7 @@ class End(Enum):
     PAUSED = auto()
     BUDGET_SPENT = auto()
     STOPPED = auto()  # this worker has to go
+    AWAY = auto()  # the store of files can't be reached
     LOST = auto()  # another attempt may hold the job: nothing may be written
 
 
@@ -65,7 +66,7 @@ def watch(
         if heart.lost or heart.expiring:
             child.kill()
             return Outcome(End.LOST)
-        if end := _asked_to_stop(heart, stopping):
+        if end := asked_to_stop(heart, stopping):
             child.terminate(grace)
             ears.listen()
             if ears.last.event in ("done", "failed") and end is not End.CANCELLED:
@@ -102,7 +103,8 @@ class _Ears:
                 self._heart.lost = True
 
 
-def _asked_to_stop(heart: Heart, stopping: Callable[[], bool]) -> End | None:
+def asked_to_stop(heart: Heart, stopping: Callable[[], bool]) -> End | None:
+    """What the job was told to come to, if anything."""
     if heart.orders.cancel:
         return End.CANCELLED
     if heart.orders.pause:

@@ -61,7 +61,8 @@ def ingest_job(
     stored = storage.put(f"uploads/{dataset_id}", source)
     source.unlink()
     with database.write() as session:
-        session.get_one(Dataset, dataset_id).upload_key = stored.key
+        dataset = session.get_one(Dataset, dataset_id)
+        dataset.upload_key, dataset.upload_sha256 = stored.key, stored.sha256
         options = {"owner": "ana", "kind": "ingest", "dataset_id": dataset_id, "spec": {}}
         return dataset_id, moves.submit(session, **options, max_attempts=1, ring=False).id
 
