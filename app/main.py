@@ -39,6 +39,7 @@ from app.api.lookout import Lookout
 from app.api.middleware import Envelope
 from app.api.pool import Pool
 from app.api.tus import Tus
+from app.datasets.sweeping import PartsSweep
 from app.db import Database
 from app.jobs.watch import Watch
 from app.outbox import Relay
@@ -79,13 +80,16 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
         watch=Watch(database, readers),
     )
     database.before_commit = audit.note
+    parts = PartsSweep(database, core.storage, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         core.relay.start()
         core.usage.start()
         core.sender.start()
+        parts.start()
         yield
+        parts.stop()
         core.sender.stop()
         core.usage.stop()
         core.relay.stop()

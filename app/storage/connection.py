@@ -105,12 +105,15 @@ def _credential(settings: Settings) -> S3Credential:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Say what the store's errors mean: an AppError, or FileNotFoundError for a key alone."""
+def translated(*, sending: bool = False) -> Iterator[None]:
+    """Say what the store's errors mean: an AppError, or FileNotFoundError for a key alone.
+
+    When `sending`, nothing that is missing is a key: the bucket, or the upload that broke.
+    """
     try:
         yield
     except FileNotFoundError as error:
-        if "NoSuchBucket" not in str(error):
+        if not sending and "NoSuchBucket" not in str(error):
             raise
         raise _meant(error) from error
     except BaseError as error:

@@ -33,10 +33,10 @@ def send(store: S3Store, key: str, chunks: Iterator[bytes], size: int = 0) -> No
         if len(head) > part:
             break
     else:
-        with translated():
+        with translated(sending=True):
             obstore.put(store, key, bytes(head), use_multipart=False)
         return
-    with translated():
+    with translated(sending=True):
         everything = chain((bytes(head),), chunks)
         del head
         obstore.put(store, key, everything, chunk_size=part, max_concurrency=AT_ONCE)
