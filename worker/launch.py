@@ -13,7 +13,13 @@ from pathlib import Path
 from tdmr.jobdir import JobDir
 from tdmr.lifeline import VARIABLE
 
-SECRETS = frozenset({"TDMR_DATABASE_URL", "TDMR_BROKER_URL"})  # not for the child
+SECRETS = frozenset(  # not for the child
+    {
+        *("TDMR_DATABASE_URL", "TDMR_BROKER_URL"),
+        *("TDMR_STORAGE_ACCESS_KEY", "TDMR_STORAGE_SECRET_KEY"),
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    }
+)
 
 
 class Child:
