@@ -6,7 +6,6 @@ takes any credentials, and does the rest as Amazon does.
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import uuid
@@ -18,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from tests.support import answers, end, free_port, wait_until
+from tests.support import end, free_port, wait_until
 
 BUCKET, ACCESS, SECRET = "files", "tdmr-test", "a secret of the tests"
 BIN = Path(sys.executable).parent
@@ -65,9 +64,9 @@ def store(
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen([*within, *map(str, command)], stdout=log, stderr=log)
     try:
-        if not within:
-            reached = lambda: answers(lambda: socket.create_connection((host, port)))  # noqa: E731
-            wait_until(reached, process)
+        look = f"import socket; socket.create_connection(({host!r}, {port}))"
+        seen = [*within, sys.executable, "-S", "-c", look]
+        wait_until(lambda: not subprocess.run(seen, capture_output=True).returncode, process)
         if kind == "moto":
             httpx.put(f"http://{host}:{port}/{BUCKET}").raise_for_status()
         yield Store(kind, f"http://{host}:{port}", process)
