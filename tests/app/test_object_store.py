@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,30 @@ def test_a_sender_that_dies_leaves_nothing_to_see_and_then_nothing(
         assert leftovers.abort(settings, 3600) == 0
     assert leftovers.abort(settings, -60) == 1
     assert leftovers.abort(settings, -60) == 0
+
+
+def test_a_store_that_forgets_an_upload_is_no_missing_file(
+    at: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """rclone keeps uploads in parts in its memory: started again, it answers 404 to the next."""
+    folder, port = tmp_path / "files", free_port()
+    folder.mkdir()
+    with store("rclone", folder, port=port) as first:
+        storage = open_storage(at(first, storage_retry_seconds=20.0))
+        running = ExitStack()
+        writer = running.enter_context(storage.writing("uploads/u"))
+        for _ in range(20):
+            writer.write(bytes(1 << 20))
+    with store("rclone", folder, port=port):
+
+        def go_on() -> None:
+            with running:
+                for _ in range(20):
+                    writer.write(bytes(1 << 20))
+
+        with pytest.raises(StorageUnavailableError):
+            go_on()
+        assert storage.size("uploads/u") is None
 
 
 MEMORY = """

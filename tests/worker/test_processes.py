@@ -17,6 +17,7 @@ from app.db import Database
 from app.models import Dataset
 from app.settings import Settings
 from app.storage import LocalStorage
+from tdmr.jobdir import JobDir
 from tests.support import free_port, redis_at, wait_until
 from tests.worker import scenes
 from tests.worker.scenes import (
@@ -28,6 +29,7 @@ from tests.worker.scenes import (
     state,
     worker_process,
 )
+from worker.launch import Child
 
 
 @pytest.fixture
@@ -204,3 +206,18 @@ def test_a_celery_worker_without_its_redis_still_works(
         assert scenes.gone(pids)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(90) == 0
+
+
+def test_a_jobs_process_is_told_no_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("TDMR_STORAGE_SECRET_KEY", "TDMR_DATABASE_URL", "AWS_SECRET_ACCESS_KEY")
+    for name in names:
+        monkeypatch.setenv(name, "a secret")
+    job = JobDir(tmp_path)
+    child = Child(["env"], job)
+    wait_until(lambda: child.ended() is not None)
+    child.kill()
+    told = job.log.read_text()
+    assert "TDMR_LIFELINE" in told
+    assert "a secret" not in told
