@@ -172,6 +172,14 @@ def test_of_two_celery_workers_the_free_one_takes_the_next_job(
         wait_until(lambda: state(shared, busy) == "cancelled")
 
 
+def test_a_celery_worker_that_is_told_to_stop_while_it_starts_stops(distributed: Settings) -> None:
+    told = "from app.settings import Settings; from worker.station import Station\n"
+    told += "from worker.celery_app import consume\n"
+    told += "station = Station(Settings()); station.stopping = True; consume(station)"
+    env = os.environ | scenes.environment(distributed)
+    assert subprocess.run([sys.executable, "-c", told], env=env, timeout=90).returncode == 0
+
+
 def test_celery_hears_bells_again_after_its_redis_was_away(
     shared: Database, distributed: Settings, storage: LocalStorage
 ) -> None:
