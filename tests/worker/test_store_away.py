@@ -52,7 +52,8 @@ def passing(tmp_path: Path) -> Iterator[Passing]:
 
 @pytest.fixture
 def bench(database: Database, settings: Settings, passing: Passing) -> Iterator[Bench]:
-    more = passing.place.settings(storage_retry_seconds=0.3)
+    patience = {"storage_retry_seconds": 0.3, "storage_timeout_seconds": 600.0}
+    more = passing.place.settings(**patience)
     settings = Settings(**{**settings.model_dump(), **more})
     bench = Bench(database, open_storage(settings), settings)
     yield bench
