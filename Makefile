@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
 SECRETS ?= deploy/secrets
+HOSTS := $(VENV)/.hosts
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve key test test-dashboard check format bench-digits bench-audit bench-cost bench-dashboard bench-intake bench-server bench-transfer bench-upload storm fuzz foundation catalog openapi options lock secrets clean
@@ -32,6 +33,14 @@ $(BROWSER): $(READY)
 	  DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 	@touch $(BROWSER)
 
+# iproute2 makes the network of tests/test_hosts.py; without it, hosts are loopback addresses.
+$(HOSTS): $(READY)
+	@command -v ip >/dev/null || ! command -v apt-get >/dev/null || { \
+	  run=$$(test "$$(id -u)" = 0 || echo sudo); \
+	  $$run apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends iproute2 >/dev/null; }
+	@touch $(HOSTS)
+
 demo: $(READY) ## Upload digits, distil a student over HTTP, use it with plain timm
 	$(BIN)/python -m demo
 
@@ -41,7 +50,7 @@ serve: $(READY) ## Start the embedded service; prints its address and access key
 key: $(READY) ## Make another access key
 	$(BIN)/tdmr-server keys create $(ARGS)
 
-test: check $(BROWSER) ## Run every check and every test
+test: check $(BROWSER) $(HOSTS) ## Run every check and every test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-dashboard: $(BROWSER) ## The story in a real browser; leaves artifacts/screenshots/

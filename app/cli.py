@@ -28,7 +28,7 @@ from app.errors import ConflictError, NotFoundError, UnavailableError
 from app.main import create_app
 from app.models import ApiKey
 from app.settings import Settings
-from app.storage import LocalStorage
+from app.storage import gate, open_storage
 
 FIRST_OWNER = "owner"
 # What takes seconds never waits behind a training.
@@ -56,6 +56,9 @@ def serve(
     """Serve the API, by default with workers beside it."""
     logs.set_up()
     settings = _settings(data)
+    if obstacles := gate.obstacles(settings):
+        typer.echo("The store of files won't do:\n" + "\n".join(obstacles), err=True)
+        raise typer.Exit(1)
     try:
         listening = serving.listen(host, port)
     except OSError as error:
@@ -97,6 +100,15 @@ def bring_up_to_date(
     """Bring the database to the newest schema; servers may go on meanwhile."""
     _migrate(_settings(data), lock_seconds)
     typer.echo("The database has the newest schema.")
+
+
+@cli.command("check-storage")
+def check_storage(data: DataOption = None) -> None:
+    """Try out what the store of files can do, and say it."""
+    found = gate.findings(_settings(data))
+    for line, _ in found:
+        typer.echo(line)
+    raise typer.Exit(1 if any(bad for _, bad in found) else 0)
 
 
 @cli.command()
@@ -226,7 +238,7 @@ def _first_key(settings: Settings, *, open_to_others: bool) -> str | None:
 
 def _tidy(settings: Settings) -> None:
     """Remove what an earlier server left half-made when it was killed."""
-    storage = LocalStorage(settings.storage_dir)
+    storage = open_storage(settings)
     storage.forget_staged(datasets.DAY)
     with _database(settings) as database:
         resumable.forget(database, storage)

@@ -39,11 +39,12 @@ from app.api.lookout import Lookout
 from app.api.middleware import Envelope
 from app.api.pool import Pool
 from app.api.tus import Tus
+from app.datasets.sweeping import PartsSweep
 from app.db import Database
 from app.jobs.watch import Watch
 from app.outbox import Relay
 from app.settings import Settings
-from app.storage import LocalStorage
+from app.storage import open_storage
 from app.webhooks.network import Network
 from app.webhooks.sender import Sender
 
@@ -67,7 +68,7 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
     core = Core(
         settings=settings,
         database=database,
-        storage=LocalStorage(settings.storage_dir),
+        storage=open_storage(settings),
         relay=Relay(database, settings),
         pool=Pool(settings),
         sender=Sender(database, settings, network),
@@ -79,13 +80,16 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
         watch=Watch(database, readers),
     )
     database.before_commit = audit.note
+    parts = PartsSweep(database, core.storage, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         core.relay.start()
         core.usage.start()
         core.sender.start()
+        parts.start()
         yield
+        parts.stop()
         core.sender.stop()
         core.usage.stop()
         core.relay.stop()

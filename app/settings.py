@@ -13,7 +13,14 @@ from typing import Annotated
 from urllib.parse import quote, urlsplit
 
 import limits
-from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -24,6 +31,9 @@ from pydantic_settings import (
 
 DEFAULT_QUEUE = "default"
 SECRETS = "TDMR_SECRETS_DIR"
+
+
+_BUCKET = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_][A-Za-z0-9._-]*)*/?$"
 
 
 def _rate(value: object) -> object:
@@ -69,6 +79,35 @@ class Settings(BaseSettings):
     database_statement_seconds: float = Field(
         60.0, ge=0, description="Longest work of PostgreSQL on one statement; 0: no limit."
     )
+
+    storage_url: Annotated[str, StringConstraints(pattern=_BUCKET)] | None = Field(
+        None, description="s3://bucket/prefix for stored files; null: a folder in data_dir."
+    )
+    storage_endpoint: str | None = Field(None, description="The store's address; null: Amazon's.")
+    storage_public_endpoint: str | None = Field(
+        None, description="The store's address in signed downloads, where clients know another."
+    )
+    storage_region: str = "us-east-1"
+    storage_path_style: bool = Field(
+        True, description="endpoint/bucket/key; false: the bucket in the host's name."
+    )
+    storage_allow_http: bool = Field(False, description="Let the endpoint be plain http.")
+    storage_access_key: SecretStr | None = Field(
+        None, description="Null: what AWS_* and the machine's role say, unless there is a file."
+    )
+    storage_secret_key: SecretStr | None = None
+    storage_access_key_file: Path | None = Field(
+        None, description="A file with the key, read again every quarter of an hour."
+    )
+    storage_secret_key_file: Path | None = None
+    storage_timeout_seconds: float = Field(30.0, gt=0, description="Of silence in one request.")
+    storage_retry_seconds: float = Field(
+        20.0, ge=0, description="In which a request that fails is sent again."
+    )
+    signed_downloads: bool = Field(
+        False, description="Send clients to the store for files, instead of passing them on."
+    )
+    signed_seconds: float = Field(300.0, gt=0, le=604_800, description="A signed address's life.")
 
     lease_seconds: float = Field(60.0, gt=0)
     heartbeat_seconds: float = Field(10.0, gt=0)
@@ -194,6 +233,16 @@ class Settings(BaseSettings):
     def _urls_have_their_passwords(self) -> Settings:
         self.database_url = _with_password(self.database_url, self.database_password)
         self.broker_url = _with_password(self.broker_url, self.broker_password)
+        return self
+
+    @model_validator(mode="after")
+    def _store_can_be_reached(self) -> Settings:
+        for name in ("storage_endpoint", "storage_public_endpoint"):
+            if (getattr(self, name) or "").startswith("http://") and not self.storage_allow_http:
+                raise ValueError(f"{name} is plain http: that needs storage_allow_http")
+        has_key = self.storage_access_key or self.storage_access_key_file
+        if (has_key is None) != ((self.storage_secret_key or self.storage_secret_key_file) is None):
+            raise ValueError("the store needs both an access key and a secret key, or neither")
         return self
 
     @property

@@ -13,6 +13,7 @@ from app import logs
 from app.db import Database
 from app.jobs import fleet
 from app.settings import Settings
+from app.storage import gate
 from tdmr import catalog, lifeline
 from worker import measure as measuring
 from worker.kinds import KINDS
@@ -101,6 +102,9 @@ def serve(
 ) -> None:
     """Work until told to stop; `launch` starts a job's process."""
     logs.set_up()
+    if obstacles := gate.obstacles(settings):
+        typer.echo("The store of files won't do:\n" + "\n".join(obstacles), err=True)
+        raise typer.Exit(1)
     station = Station(
         settings,
         device=device,

@@ -64,6 +64,7 @@ class Distil:
         record = job.out / RECORD
         if record.exists():
             self._metrics = json.loads(record.read_bytes())["metrics"]
+        self._files = []
         for path in sorted(job.out.iterdir()):
             stored = self._site.storage.put(f"{self._folder}/{path.name}", path)
             self._files.append({"name": path.name, **vars(stored)})
@@ -116,7 +117,7 @@ class Package:
         if "trained" in site.claim.spec:
             job.trained.mkdir()
             for file in site.claim.spec["trained"]:
-                site.storage.fetch(file["key"], job.trained / file["name"])
+                site.storage.fetch(file["key"], job.trained / file["name"], file["sha256"])
             return
         parent = self._parent()
         job.config.write_text(json.dumps(parent.spec), encoding="utf-8")

@@ -14,11 +14,12 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.db import Database
+from app.errors import AppError, StorageUnavailableError
 from app.jobs import ledger, moves
 from app.jobs.claims import Claim, LeaseLostError
 from app.jobs.states import ENDED, State
 from app.settings import Settings
-from app.storage import LocalStorage
+from app.storage import Storage
 from tdmr import failpoint
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir
@@ -26,7 +27,7 @@ from worker.heart import Heart, Words
 from worker.kinds import make
 from worker.launch import Child
 from worker.site import Kind, Site
-from worker.watch import End, Outcome, watch
+from worker.watch import End, Outcome, asked_to_stop, watch
 
 RETRY_SECONDS = 0.5
 # The database can't be reached, or not just now.
@@ -40,6 +41,7 @@ CANCELLED = Failure(
 
 ENDINGS = {
     End.STOPPED: ledger.hand_back,
+    End.AWAY: ledger.put_off,
     End.CANCELLED: ledger.cancelled,
     End.PAUSED: ledger.paused,
     End.BUDGET_SPENT: ledger.budget_spent,
@@ -56,7 +58,7 @@ def never() -> bool:
 
 def run_next(
     database: Database,
-    storage: LocalStorage,
+    storage: Storage,
     settings: Settings,
     *,
     worker: str,
@@ -133,16 +135,43 @@ def _attempt(
             child.kill()
             raise
         if outcome.end is End.DONE:
-            kind.store(job)
+            outcome = _store(kind, job, heart, stopping)
             failpoint.reached("result.stored")
+    except StorageUnavailableError as error:  # no fault of the job's
+        log.warning("storage_unreachable", error=str(error))
+        return Outcome(End.AWAY)
     except Exception as error:  # an attempt that breaks is a failed one, and the job goes on
         log.exception("attempt_broke")
         return Outcome(End.FAILED, failure=_broken(error))
     return outcome
 
 
+def _store(kind: Kind, job: JobDir, heart: Heart, stopping: Callable[[], bool]) -> Outcome:
+    """Store the result; while the store of files is away and the lease lasts, try again."""
+    while True:
+        try:
+            kind.store(job)
+        except StorageUnavailableError as error:
+            log.warning("storage_unreachable", error=str(error))
+        else:
+            return Outcome(End.DONE)
+        if heart.lost or heart.expiring:
+            return Outcome(End.LOST)
+        if end := asked_to_stop(heart, stopping):
+            return Outcome(end)
+        time.sleep(RETRY_SECONDS)
+
+
 def _broken(error: Exception) -> Failure:
     """What a job says when the worker itself failed it: no path and no secret of the server."""
+    if isinstance(error, AppError):
+        return Failure(
+            code=error.code,
+            user_error=False,
+            detail=error.detail,
+            retryable=True,
+            suggestion="Submit it again; if it happens again, the worker's log says more.",
+        )
     return Failure(
         code="worker_error",
         user_error=False,
@@ -176,7 +205,7 @@ def _settle(site: Site, kind: Kind, heart: Heart, outcome: Outcome) -> State | N
             log.exception("end_not_written")  # the lease runs out, and the job is tried again
     try:
         kind.tidy()
-    except (SQLAlchemyError, OSError):
+    except (SQLAlchemyError, OSError, StorageUnavailableError):
         log.exception("not_tidied")
     return state
 

@@ -12,10 +12,11 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Database
+from app.errors import StorageUnavailableError
 from app.jobs import fleet
 from app.outbox import Relay
 from app.settings import DEFAULT_QUEUE, Settings
-from app.storage import LocalStorage
+from app.storage import open_storage
 from worker import collector, memory, pipeline, sweeper
 from worker.kinds import KINDS
 from worker.launch import Child
@@ -43,7 +44,7 @@ class Station:
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.stopping = False  # a plain flag: a signal handler sets it
         self._database = Database.of(settings, "tdmr-worker")
-        self._storage = LocalStorage(settings.storage_dir)
+        self._storage = open_storage(settings)
         self.queues, self.kinds, self._launch = tuple(queues), tuple(kinds), launch
         self._memory = memory.of(device)
         self._turn = threading.Lock()
@@ -154,6 +155,8 @@ class Repeated:
                 self._action()
             except SQLAlchemyError as error:
                 log.warning("database_unreachable", during=self._name, error=str(error))
+            except StorageUnavailableError as error:
+                log.warning("storage_unreachable", during=self._name, error=str(error))
             except Exception:  # a round that breaks is logged, and the next one is tried
                 log.exception("round_broke", during=self._name)
             self._stop.wait(self._interval)

@@ -18,7 +18,7 @@ from app.db import Database
 from app.jobs.watch import Watch
 from app.outbox import Relay
 from app.settings import Settings
-from app.storage import LocalStorage
+from app.storage import Storage
 from app.webhooks.sender import Sender
 
 
@@ -28,7 +28,7 @@ class Core:
 
     settings: Settings
     database: Database
-    storage: LocalStorage
+    storage: Storage
     relay: Relay
     pool: Pool
     sender: Sender

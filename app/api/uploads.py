@@ -19,7 +19,7 @@ from app.errors import (
     TooLargeError,
     UnsupportedMediaTypeError,
 )
-from app.storage import LocalStorage, Stored, Writer
+from app.storage import Storage, Stored, Writer
 
 BLOCK = 1 << 20
 
@@ -78,7 +78,7 @@ def check_headers(
 
 async def store(
     request: Request,
-    storage: LocalStorage,
+    storage: Storage,
     key: str,
     max_bytes: int,
     judge: Judge | None = None,

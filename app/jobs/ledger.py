@@ -22,6 +22,7 @@ from app.models import Job, Json
 from tdmr.errors import Failure
 
 SWEEP_BATCH = 100
+PUT_OFF_SECONDS = 15.0
 
 
 def beat(
@@ -140,6 +141,15 @@ def hand_back(session: Session, claim: Claim, *, ring: bool = False) -> State:
     if job.cancel_requested_at is not None:
         return ends.cancel(session, job, ring=ring)
     return ends.requeue(session, job, delay=0.0, data={"reason": "handed_back"}, ring=ring)
+
+
+def put_off(session: Session, claim: Claim, *, ring: bool = False) -> State:
+    """Put the job back for a while: the store of files is away. Raises LeaseLostError."""
+    job = fenced(session, claim)
+    if job.cancel_requested_at is not None:
+        return ends.cancel(session, job, ring=ring)
+    why = {"reason": "storage_unavailable"}
+    return ends.requeue(session, job, delay=PUT_OFF_SECONDS, data=why, ring=ring)
 
 
 def request_cancel(session: Session, job: Job, *, ring: bool = False) -> Job:
