@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import limits
-from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEFAULT_QUEUE = "default"
@@ -111,6 +118,10 @@ class Settings(BaseSettings):
     )
     quota_device_hours: float | None = Field(
         1000.0, ge=0, allow_inf_nan=False, description="Of one owner's jobs, in 30 days."
+    )
+
+    metrics_token: SecretStr | None = Field(
+        None, description="What GET /metrics is asked with; null: there is no /metrics."
     )
 
     max_webhook_endpoints: int = Field(20, ge=1, description="Of one owner.")

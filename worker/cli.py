@@ -6,6 +6,7 @@ import os
 import signal
 from typing import Annotated
 
+import structlog
 import typer
 
 from app import logs
@@ -18,6 +19,7 @@ from worker.launch import Child
 from worker.pipeline import Launch
 from worker.station import Station
 
+log = structlog.get_logger(__name__)
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -33,6 +35,12 @@ def main(
     celery: Annotated[
         bool, typer.Option("--celery", help="Hear bells from TDMR_BROKER_URL too.")
     ] = False,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve /metrics there; 0: any free port.")
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address for that; whoever reaches it may read.")
+    ] = "127.0.0.1",
 ) -> None:
     """Run jobs on one device: one at a time, each in a process of its own."""
     if context.invoked_subcommand is not None:
@@ -46,7 +54,16 @@ def main(
     for name in queue or ():
         if name not in settings.queues:
             raise typer.BadParameter(f"TDMR_QUEUES has {list(settings.queues)}, not {name!r}")
-    serve(settings, device=device, queues=queue, kinds=kind, once=once, celery=celery)
+    scraped = None if metrics_port is None else (metrics_host, metrics_port)
+    serve(
+        settings,
+        device=device,
+        queues=queue,
+        kinds=kind,
+        once=once,
+        celery=celery,
+        scraped=scraped,
+    )
 
 
 @cli.command()
@@ -84,8 +101,9 @@ def serve(
     once: bool = False,
     celery: bool = False,
     launch: Launch = Child,
+    scraped: tuple[str, int] | None = None,
 ) -> None:
-    """Work until told to stop; `launch` starts a job's process."""
+    """Work until told to stop; `launch` starts a job's process, /metrics is served at `scraped`."""
     logs.set_up()
     station = Station(
         settings,
@@ -94,6 +112,11 @@ def serve(
         kinds=kinds or tuple(KINDS),
         launch=launch,
     )
+
+    if scraped is not None:
+        from worker import gauges  # only here: it brings an HTTP server
+
+        log.info("scraped", host=scraped[0], port=gauges.serve(station, *scraped))
 
     def stop(*_: object) -> None:
         station.stopping = True

@@ -12,18 +12,19 @@ import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app import logs
 from app.db import Database
 from app.jobs import ledger, moves
 from app.jobs.claims import Claim, LeaseLostError
 from app.jobs.states import ENDED, State
 from app.settings import Settings
 from app.storage import LocalStorage
-from tdmr import failpoint
+from tdmr import failpoint, lines
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir
 from worker.heart import Heart, Words
 from worker.kinds import make
-from worker.launch import Child
+from worker.launch import GIVEN, Child
 from worker.site import Kind, Site
 from worker.watch import End, Outcome, watch
 
@@ -82,7 +83,7 @@ def run_next(
         return False
     failpoint.reached("claim.committed")
     fields = {"job_id": claim.job_id, "kind": claim.kind, "attempt": claim.attempt}
-    with structlog.contextvars.bound_contextvars(**fields):
+    with logs.under(claim.request_id), structlog.contextvars.bound_contextvars(**fields):
         log.info("claimed")
         site = Site(database, storage, settings, claim)
         with Heart(database, claim, settings, claimed_at) as heart:
@@ -122,6 +123,7 @@ def _attempt(
     try:
         kind.prepare(job)
         failpoint.reached("job.prepared")
+        GIVEN.set(_given(site.claim))
         child = launch(kind.command(job, device), job)
         failpoint.reached("child.started")
         try:
@@ -137,6 +139,12 @@ def _attempt(
         log.exception("attempt_broke")
         return Outcome(End.FAILED, failure=_broken(error))
     return outcome
+
+
+def _given(claim: Claim) -> dict[str, str]:
+    """What the process is told of whom its lines are about."""
+    ids = {"job_id": claim.job_id, "attempt": claim.attempt, "request_id": claim.request_id}
+    return lines.environment(**ids)
 
 
 def _broken(error: Exception) -> Failure:

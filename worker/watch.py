@@ -11,6 +11,7 @@ from enum import Enum, auto
 from app.jobs.claims import LeaseLostError
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir, ProgressLine
+from worker.echo import Echo
 from worker.heart import Heart
 from worker.launch import Child
 
@@ -61,6 +62,7 @@ def watch(
         ears.listen()
         if status is not None or ears.lingers:
             child.kill()
+            ears.close()
             return _ended(ears.last, status, job)
         if heart.lost or heart.expiring:
             child.kill()
@@ -68,6 +70,7 @@ def watch(
         if end := _asked_to_stop(heart, stopping):
             child.terminate(grace)
             ears.listen()
+            ears.close()
             if ears.last.event in ("done", "failed") and end is not End.CANCELLED:
                 return _ended(ears.last, status, job)  # it came to its end at the same moment
             return Outcome(End.LOST if heart.lost else end)
@@ -80,6 +83,7 @@ class _Ears:
     def __init__(self, job: JobDir, heart: Heart, keep: Keep) -> None:
         self.last = ProgressLine(event="progress")
         self._job, self._heart, self._keep = job, heart, keep
+        self._echo = Echo(job)
         self._offset, self._heard_at = 0, time.monotonic()
 
     @property
@@ -88,8 +92,13 @@ class _Ears:
         silent = time.monotonic() - self._heard_at
         return self.last.event in LAST_WORDS and silent > LINGER_SECONDS
 
+    def close(self) -> None:
+        """Pass on the last of what it printed."""
+        self._echo.end()
+
     def listen(self) -> None:
         """Hear what is new."""
+        self._echo.listen()
         for behind, line in self._job.read(self._offset):
             self._offset, self._heard_at = behind, time.monotonic()
             self.last = line

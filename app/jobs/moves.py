@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
-from app import outbox
-from app.db import new_id, now
+from app import logs, metrics, outbox, traces
+from app.db import after_commit, new_id, now
 from app.jobs import log, queue, together
 from app.jobs.claims import Claim, LeaseLostError
 from app.jobs.states import ENDED, HELD, State, check
@@ -67,6 +67,8 @@ def submit(
         priority=priority,
         max_seconds=max_seconds,
         parent_id=parent_id,
+        request_id=logs.REQUEST.get(),
+        traceparent=traces.PARENT.get(),
         retry_of=retry_of,
         checkpoint=checkpoint,
         sweep_id=sweep_id,
@@ -124,6 +126,7 @@ def claim(
     if job is None:
         return None
     log.append(session, job.id, "started", {"attempt": job.attempt, "worker": worker})
+    after_commit(session, metrics.CLAIMS.labels(job.kind).inc)
     return Claim(
         job_id=job.id,
         kind=job.kind,
@@ -135,6 +138,8 @@ def claim(
         spec=job.spec,
         checkpoint=job.checkpoint,
         worker=worker,
+        request_id=job.request_id,
+        traceparent=job.traceparent,
     )
 
 
@@ -193,6 +198,8 @@ def move(session: Session, job: Job, state: State, event: str, data: Json) -> St
     job.state = state
     if state in ENDED:
         job.ended_at = now(session)
+        code = job.failure["code"] if job.failure and state == State.FAILED else ""
+        after_commit(session, metrics.ENDED.labels(job.kind, state, code).inc)
     log.append(session, job.id, event, data)
     webhooks.job_moved(session, job)
     if job.sweep_id is not None:
