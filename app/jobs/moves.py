@@ -98,31 +98,10 @@ def claim(
     One conditional UPDATE: of many claimers at once, each job has exactly one winner.
     """
     moment = now(session)
-    ranks = queue.due(moment, queues, kinds)
-    first = (
-        select(Job.id)
-        .join(ranks, ranks.c.id == Job.id)
-        .where(Job.state == State.QUEUED)
-        .order_by(ranks.c.position)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=Job)
-    )
-    job = session.scalar(
-        update(Job)
-        .where(Job.id == first.scalar_subquery(), Job.state == State.QUEUED)
-        .values(
-            state=State.RUNNING,
-            attempt=Job.attempt + 1,
-            lease_owner=worker,
-            lease_until=moment + timedelta(seconds=lease_seconds),
-            claimed_at=moment,
-            heartbeat_at=moment,
-            started_at=func.coalesce(Job.started_at, moment),
-            progress=None,
-        )
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
+    for first in queue.nexts(moment, queues, kinds):
+        job = _taken(session, first, worker, moment, lease_seconds)
+        if job is not None:
+            break
     if job is None:
         return None
     log.append(session, job.id, "started", {"attempt": job.attempt, "worker": worker})
@@ -140,6 +119,31 @@ def claim(
         worker=worker,
         request_id=job.request_id,
         traceparent=job.traceparent,
+    )
+
+
+def _taken(
+    session: Session,
+    first: ColumnElement[str | None],
+    worker: str,
+    moment: datetime,
+    lease_seconds: float,
+) -> Job | None:
+    return session.scalar(
+        update(Job)
+        .where(Job.id == first, Job.state == State.QUEUED)
+        .values(
+            state=State.RUNNING,
+            attempt=Job.attempt + 1,
+            lease_owner=worker,
+            lease_until=moment + timedelta(seconds=lease_seconds),
+            claimed_at=moment,
+            heartbeat_at=moment,
+            started_at=func.coalesce(Job.started_at, moment),
+            progress=None,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
     )
 
 
