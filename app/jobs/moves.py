@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, bindparam, func, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app import logs, metrics, outbox, traces
 from app.db import after_commit, new_id, now
@@ -98,8 +100,13 @@ def claim(
     One conditional UPDATE: of many claimers at once, each job has exactly one winner.
     """
     moment = now(session)
-    for first in queue.nexts(moment, queues, kinds):
-        job = _taken(session, first, worker, moment, lease_seconds)
+    given = {
+        "moment": moment,
+        "worker": worker,
+        "until": moment + timedelta(seconds=lease_seconds),
+    }
+    for take in _takes(*(None if each is None else tuple(each) for each in (queues, kinds))):
+        job = session.scalar(take, given)
         if job is not None:
             break
     if job is None:
@@ -122,21 +129,20 @@ def claim(
     )
 
 
-def _taken(
-    session: Session,
-    first: ColumnElement[str | None],
-    worker: str,
-    moment: datetime,
-    lease_seconds: float,
-) -> Job | None:
-    return session.scalar(
+@lru_cache(maxsize=64)
+def _takes(
+    queues: tuple[str, ...] | None, kinds: tuple[str, ...] | None
+) -> list[ReturningUpdate[Job]]:
+    """The ways to take the next job: made once, since that takes longer than to carry them out."""
+    moment = queue.MOMENT
+    return [
         update(Job)
         .where(Job.id == first, Job.state == State.QUEUED)
         .values(
             state=State.RUNNING,
             attempt=Job.attempt + 1,
-            lease_owner=worker,
-            lease_until=moment + timedelta(seconds=lease_seconds),
+            lease_owner=bindparam("worker"),
+            lease_until=bindparam("until"),
             claimed_at=moment,
             heartbeat_at=moment,
             started_at=func.coalesce(Job.started_at, moment),
@@ -144,7 +150,8 @@ def _taken(
         )
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
-    )
+        for first in queue.nexts(queues, kinds)
+    ]
 
 
 def fenced(session: Session, claim: Claim) -> Job:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     Subquery,
+    bindparam,
     func,
     literal,
     literal_column,
@@ -26,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from app.db import now
+from app.db import UtcDateTime, now
 from app.jobs import fleet
 from app.jobs.states import HELD, State
 from app.models import Job
@@ -34,6 +35,8 @@ from app.models import Job
 LONG = "distil"  # the kind that takes a device for long
 CROWD = 500  # owners, of whom to rank all that waits is quicker than to ask after each
 OWN_ORDER = (Job.priority.desc(), Job.run_after, Job.id)
+MOMENT = bindparam("moment", type_=UtcDateTime())  # in statements that are made once
+Moment = datetime | ColumnElement[datetime]
 # Spelled out in statements: only so does a database find the indexes of those who wait.
 _QUEUED: ColumnElement[str] = literal_column(f"'{State.QUEUED}'")
 _LONG: ColumnElement[str] = literal_column(f"'{LONG}'")
@@ -47,7 +50,7 @@ class Place:
     reason: str
 
 
-def due(moment: datetime, queues: Sequence[str] | None, kinds: Sequence[str] | None) -> Subquery:
+def due(moment: Moment, queues: Sequence[str] | None, kinds: Sequence[str] | None) -> Subquery:
     """Every job that may be claimed at `moment` from these queues (None: all), with its place.
 
     Columns: `id` and `position`, 1 being the next to claim.
@@ -71,9 +74,9 @@ def due(moment: datetime, queues: Sequence[str] | None, kinds: Sequence[str] | N
 
 
 def nexts(
-    moment: datetime, queues: Sequence[str] | None, kinds: Sequence[str] | None
+    queues: Sequence[str] | None, kinds: Sequence[str] | None
 ) -> list[ColumnElement[str | None]]:
-    """Whom to claim: ids to be tried in turn, each the next one's or null. They lock its row.
+    """Whom to claim at MOMENT: ids to be tried in turn, each the next one's or null, and locked.
 
     All say the same. The first is quick and may miss it: it looks at the first job of each owner
     alone, whom another claimer may have locked, and gives up where very many owners wait. The last
@@ -83,17 +86,17 @@ def nexts(
     if queues is not None and len(queues) == 1:
         quick: list[ColumnElement[str | None]] = []
         if kinds is None or set(kinds) != {LONG}:
-            first = select(Job.id).where(*_due(moment, queues, Job), *_short(kinds))
+            first = select(Job.id).where(*_due(MOMENT, queues, Job), *_short(kinds))
             quick.append(_locking(first.order_by(Job.run_after, Job.id)))
         if kinds is None or LONG in kinds:
-            quick.append(_locking(_heads(moment, queues)))
+            quick.append(_locking(_heads(queues)))
         found.append(func.coalesce(*quick) if len(quick) > 1 else quick[0])
-    ranks = due(moment, queues, kinds)
+    ranks = due(MOMENT, queues, kinds)
     ranked = select(Job.id).join(ranks, ranks.c.id == Job.id).where(Job.state == _QUEUED)
     return [*found, _locking(ranked.order_by(ranks.c.position))]
 
 
-def _heads(moment: datetime, queues: Sequence[str]) -> Select[str]:
+def _heads(queues: Sequence[str]) -> Select[str]:
     """Every owner's first training, in the order of their turns; none of more than CROWD owners.
 
     Owners are found one after the other, each by a step in the index (a loose index scan), so that
@@ -111,7 +114,7 @@ def _heads(moment: datetime, queues: Sequence[str]) -> Select[str]:
     few = select(walk.c.owner).where(walk.c.owner.is_not(None)).limit(CROWD + 1).cte("few")
     first = (
         select(head.id)
-        .where(*_due(moment, queues, head), head.kind == _LONG, head.owner == few.c.owner)
+        .where(*_due(MOMENT, queues, head), head.kind == _LONG, head.owner == few.c.owner)
         .order_by(head.priority.desc(), head.run_after, head.id)
         .limit(1)
         .correlate(few)
@@ -150,7 +153,7 @@ def _trainings(queues: Sequence[str] | None, job: type[Job]) -> tuple[ColumnElem
 
 
 def _due(
-    moment: datetime, queues: Sequence[str] | None, job: type[Job]
+    moment: Moment, queues: Sequence[str] | None, job: type[Job]
 ) -> tuple[ColumnElement[bool], ...]:
     due = (job.state == _QUEUED, job.run_after <= moment, job.waits_for.is_(None))
     return *due, *_among(job.queue, queues)

@@ -13,21 +13,23 @@ from tdmr.config import JobSpec
 OWNER = "owner"  # whose the first key is, and half of the jobs
 OWNERS = 50
 WAITING = 10_000
+FIRST_MS = 1_700_000_000_000  # when the oldest was made, in milliseconds since 1970
 SPEC = json.dumps(JobSpec(foundation="letters_vit", student="test_resnet").model_dump(mode="json"))
 METRICS = json.dumps({"accuracy": 0.91, "interval": [0.9, 0.92]})
 
-# Rows are numbered from the oldest; the last ones wait. Of the others one in 100 failed, one in 1,000
-# was cancelled, and all others have a student.
+# Rows are numbered from the oldest; the last ones wait. Of the others two in 100 failed, two in
+# 1,000 were cancelled, and all others have a student.
 JOBS = """
 INSERT INTO jobs (id, owner, kind, state, dataset_id, spec, metadata, queue, priority, attempt,
     strikes, max_attempts, run_after, spent_seconds, created_at, started_at, ended_at, claimed_at,
     heartbeat_at)
-SELECT 'job_' || lpad(to_hex(1700000000000 + n), 12, '0') || substr(md5(n::text), 1, 16),
+SELECT 'job_' || lpad(to_hex(:first + n), 12, '0') || substr(md5(n::text), 1, 16),
     CASE WHEN n % 2 = 0 THEN :owner ELSE 'owner-' || (n / 2 % :owners) END,
     'distil',
-    CASE WHEN n >= :ended THEN 'queued' WHEN n % 1000 = 7 THEN 'cancelled'
-        WHEN n % 100 = 3 THEN 'failed' ELSE 'succeeded' END,
-    :dataset, CAST(:spec AS json), '{}', 'default', 0, CASE WHEN n >= :ended THEN 0 ELSE 1 END,
+    CASE WHEN n >= :ended THEN 'queued' WHEN n % 1000 IN (7, 8) THEN 'cancelled'
+        WHEN n % 100 IN (3, 4) THEN 'failed' ELSE 'succeeded' END,
+    :dataset, CAST(:spec AS json), '{}', 'default', 0,
+    CASE WHEN n >= :ended THEN 0 ELSE 1 END,
     0, 3, at, 0, at, started, ended, started, ended
 FROM (SELECT n, now() - (:total - n) * interval '1 second' AS at,
         CASE WHEN n < :ended THEN now() END AS started, CASE WHEN n < :ended THEN now() END AS ended
@@ -66,8 +68,13 @@ def fill(database: Database, ledger: Ledger) -> None:
         _run(
             connection,
             JOBS,
-            **{"owner": OWNER, "owners": OWNERS, "dataset": dataset, "spec": SPEC},
-            **{"ended": ledger.total - ledger.waiting, "total": ledger.total},
+            owner=OWNER,
+            owners=OWNERS,
+            dataset=dataset,
+            spec=SPEC,
+            first=FIRST_MS,
+            ended=ledger.total - ledger.waiting,
+            total=ledger.total,
         )
         _run(connection, EVENTS)
         _run(connection, STUDENTS, metrics=METRICS)
