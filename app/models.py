@@ -182,7 +182,7 @@ class Job(Deletable, Base):
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     request_sha256: Mapped[str | None] = mapped_column(String(64))
     request_id: Mapped[str | None] = mapped_column(String(64))  # of the request that ordered it
-    traceparent: Mapped[str | None] = mapped_column(String(60))  # of W3C: app.traces
+    traceparent: Mapped[str | None] = mapped_column(String(60))  # of W3C: tdmr.spans
 
     attempt: Mapped[int] = mapped_column(default=0)
     strikes: Mapped[int] = mapped_column(default=0)  # bad ends since it last got further than ever

@@ -12,7 +12,7 @@ import typer
 from app import logs
 from app.db import Database
 from app.settings import Settings
-from tdmr import catalog, lifeline
+from tdmr import catalog, lifeline, spans
 from worker import measure as measuring
 from worker.kinds import KINDS
 from worker.launch import Child
@@ -105,6 +105,7 @@ def serve(
 ) -> None:
     """Work until told to stop; `launch` starts a job's process, /metrics is served at `scraped`."""
     logs.set_up()
+    spans.send(settings.otlp_endpoint, "tdmr-worker")
     station = Station(
         settings,
         device=device,
@@ -133,3 +134,4 @@ def serve(
         from worker.poller import poll
 
         poll(station, once=once)
+    spans.end()

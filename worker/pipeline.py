@@ -19,7 +19,7 @@ from app.jobs.claims import Claim, LeaseLostError
 from app.jobs.states import ENDED, State
 from app.settings import Settings
 from app.storage import LocalStorage
-from tdmr import failpoint, lines
+from tdmr import failpoint, lines, spans
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir
 from worker.heart import Heart, Words
@@ -83,10 +83,20 @@ def run_next(
         return False
     failpoint.reached("claim.committed")
     fields = {"job_id": claim.job_id, "kind": claim.kind, "attempt": claim.attempt}
-    with logs.under(claim.request_id), structlog.contextvars.bound_contextvars(**fields):
+    named = {f"tdmr.{name}": value for name, value in fields.items()}
+    with (
+        logs.under(claim.request_id),
+        structlog.contextvars.bound_contextvars(**fields),
+        spans.under(claim.traceparent),
+    ):
         log.info("claimed")
+        with spans.span("claim", named, seconds=time.monotonic() - claimed_at):
+            pass
         site = Site(database, storage, settings, claim)
-        with Heart(database, claim, settings, claimed_at) as heart:
+        with (
+            spans.span(f"attempt {claim.kind}", named),
+            Heart(database, claim, settings, claimed_at) as heart,
+        ):
             kind = make(site)
             with _job_dir(settings, claim) as job:
                 outcome = _attempt(site, kind, job, heart, device, launch, stopping)
@@ -123,7 +133,7 @@ def _attempt(
     try:
         kind.prepare(job)
         failpoint.reached("job.prepared")
-        GIVEN.set(_given(site.claim))
+        GIVEN.set(_given(site))
         child = launch(kind.command(job, device), job)
         failpoint.reached("child.started")
         try:
@@ -133,7 +143,8 @@ def _attempt(
             child.kill()
             raise
         if outcome.end is End.DONE:
-            kind.store(job)
+            with spans.span("store"):
+                kind.store(job)
             failpoint.reached("result.stored")
     except Exception as error:  # an attempt that breaks is a failed one, and the job goes on
         log.exception("attempt_broke")
@@ -141,10 +152,14 @@ def _attempt(
     return outcome
 
 
-def _given(claim: Claim) -> dict[str, str]:
-    """What the process is told of whom its lines are about."""
+def _given(site: Site) -> dict[str, str]:
+    """What the process is told of whom its lines and its spans are about."""
+    claim, endpoint = site.claim, site.settings.otlp_endpoint
     ids = {"job_id": claim.job_id, "attempt": claim.attempt, "request_id": claim.request_id}
-    return lines.environment(**ids)
+    if not spans.are_sent():
+        return lines.environment(**ids)
+    told = lines.environment(**ids, traceparent=spans.PARENT.get())
+    return told if endpoint is None else {**told, spans.ENDPOINT: endpoint}
 
 
 def _broken(error: Exception) -> Failure:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import logs, metrics
 from app.api import problems
 from app.errors import AppError, RequestTimeoutError
+from tdmr import spans
 
 RECEIVE_SECONDS = 60.0  # between two pieces of a body
 WAITED = "waited"  # in a request's state: seconds that it asked to wait, and did
@@ -44,8 +45,9 @@ class Envelope:
             return
         exchange = _Exchange(scope, receive, send, self._receive_seconds)
         token = logs.REQUEST.set(exchange.request_id)
+        app = _traced(self._app) if spans.are_sent() else self._app
         try:
-            await self._app(exchange.scope, exchange.receive, exchange.send)
+            await app(exchange.scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             log.info("client_gone")
         except Exception:  # the last net: a flaw of ours becomes a problem
@@ -58,6 +60,29 @@ class Envelope:
         finally:
             exchange.count()
             logs.REQUEST.reset(token)
+
+
+def _traced(app: ASGIApp) -> ASGIApp:
+    """The same, as a span of the client's trace, if it brings one."""
+
+    async def traced(scope: Scope, receive: Receive, send: Send) -> None:
+        status: list[int] = []
+
+        async def note(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status.append(message["status"])
+            await send(message)
+
+        known = {"http.request.method": scope["method"], "tdmr.request_id": logs.REQUEST.get()}
+        parent = Headers(scope=scope).get("traceparent")
+        with spans.span(scope["method"], known, parent=parent) as opened:
+            await app(scope, receive, note)
+            if (route := getattr(scope.get("route"), "path", None)) is not None:
+                opened.update_name(f"{scope['method']} {route}")
+                opened.set_attribute("http.route", route)
+            opened.set_attribute("http.response.status_code", status[0] if status else 0)
+
+    return traced
 
 
 def new_id() -> str:

@@ -6,12 +6,13 @@ from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
-from app import logs, traces
+from app import logs
 from app.db import now
 from app.jobs.claims import Checkpoint
 from app.jobs.moves import locked, move, owe_bell, submit
 from app.jobs.states import State
 from app.models import Job, Json
+from tdmr import spans
 from tdmr.errors import Failure
 
 MAX_BACKOFF_SECONDS = 300.0
@@ -68,7 +69,7 @@ def package(session: Session, job: Job, spec: Json, *, ring: bool) -> None:
 
     It belongs to the request that ordered `job`, whoever brings it about.
     """
-    with logs.under(job.request_id), traces.under(job.traceparent):
+    with logs.under(job.request_id), spans.under(job.traceparent):
         submit(
             session,
             owner=job.owner,

@@ -16,13 +16,14 @@ from sqlalchemy import ColumnElement, bindparam, func, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from app import logs, metrics, outbox, traces
+from app import logs, metrics, outbox
 from app.db import after_commit, new_id, now
 from app.jobs import log, queue, together
 from app.jobs.claims import Claim, LeaseLostError
 from app.jobs.states import ENDED, HELD, State, check
 from app.models import Job, Json
 from app.webhooks import events as webhooks
+from tdmr import spans
 
 
 def submit(
@@ -70,7 +71,7 @@ def submit(
         max_seconds=max_seconds,
         parent_id=parent_id,
         request_id=logs.REQUEST.get(),
-        traceparent=traces.PARENT.get(),
+        traceparent=spans.PARENT.get(),
         retry_of=retry_of,
         checkpoint=checkpoint,
         sweep_id=sweep_id,
