@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve key test test-dashboard check format bench-digits bench-audit bench-cost bench-dashboard bench-intake bench-scale bench-server bench-transfer bench-upload storm fuzz foundation catalog openapi options lock clean
+.PHONY: help demo serve key test test-dashboard check format bench-digits bench-audit bench-cost bench-dashboard bench-intake bench-scale bench-server bench-transfer bench-upload storm soak fuzz foundation catalog openapi options lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -75,6 +75,9 @@ bench-intake: $(READY) ## The check of an upload against a bare Pillow loop (FAS
 storm: $(READY) ## Kill workers and trainings at random, and judge what became of their jobs (KILLS=1000)
 	$(BIN)/python -m benchmarks.storm $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(REAL),--real $(REAL)) $(ARGS)
+
+soak: $(READY) ## An hour of submitting, polling, cancelling and killing: nothing grows or stays (FAST=1)
+	$(BIN)/python -m benchmarks.soak
 
 bench-server: $(READY) ## What asking for a job costs beside an empty route; 500 clients that poll (FAST=1)
 	$(BIN)/python -m benchmarks.server

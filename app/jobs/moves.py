@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from sqlalchemy import ColumnElement, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -106,7 +106,10 @@ def claim(
         "worker": worker,
         "until": moment + timedelta(seconds=lease_seconds),
     }
-    for take in _takes(*(None if each is None else tuple(each) for each in (queues, kinds))):
+    is_any, takes = _ways(*(None if each is None else tuple(each) for each in (queues, kinds)))
+    if not session.scalar(is_any, given):
+        return None
+    for take in takes:
         job = session.scalar(take, given)
         if job is not None:
             break
@@ -131,12 +134,15 @@ def claim(
 
 
 @lru_cache(maxsize=64)
-def _takes(
+def _ways(
     queues: tuple[str, ...] | None, kinds: tuple[str, ...] | None
-) -> list[ReturningUpdate[Job]]:
-    """The ways to take the next job: made once, since that takes longer than to carry them out."""
+) -> tuple[Select[bool], list[ReturningUpdate[Job]]]:
+    """Whether there is a next job, and the ways to take it.
+
+    Made once, since that takes longer than to carry them out.
+    """
     moment = queue.MOMENT
-    return [
+    return select(queue.is_any(queues, kinds)), [
         update(Job)
         .where(Job.id == first, Job.state == State.QUEUED)
         .values(

@@ -19,9 +19,11 @@ from sqlalchemy import (
     Select,
     Subquery,
     bindparam,
+    exists,
     func,
     literal,
     literal_column,
+    or_,
     select,
     union_all,
 )
@@ -71,6 +73,16 @@ def due(moment: Moment, queues: Sequence[str] | None, kinds: Sequence[str] | Non
     order = (turns.c.turn, turns.c.run_after, turns.c.id)
     position = func.row_number().over(order_by=order).label("position")
     return select(turns.c.id, position).subquery()
+
+
+def is_any(queues: Sequence[str] | None, kinds: Sequence[str] | None) -> ColumnElement[bool]:
+    """Whether any job may be claimed at MOMENT: what idle workers ask each second costs little."""
+    found = []
+    if kinds is None or LONG in kinds:
+        found.append(exists().where(*_due(MOMENT, queues, Job), Job.kind == _LONG))
+    if kinds is None or set(kinds) != {LONG}:
+        found.append(exists().where(*_due(MOMENT, queues, Job), *_short(kinds)))
+    return or_(*found)
 
 
 def nexts(

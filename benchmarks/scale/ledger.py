@@ -16,7 +16,7 @@ from app.api import pages
 from app.db import Database
 from app.jobs import moves
 from app.settings import Settings
-from benchmarks.scale import stock
+from benchmarks.scale import costs, stock
 from benchmarks.served import serving
 from benchmarks.storm.services import Postgres
 
@@ -32,12 +32,18 @@ def measure(folder: Path, ledger: stock.Ledger, claims: int, requests: int) -> d
         url = postgres.schema()
         migrate.upgrade(url)
         database = Database(url)
-        stock.fill(database, stock.Ledger(ledger.total + claims, ledger.waiting + claims))
+        stock.fill(database, stock.Ledger(ledger.total + 2 * claims, ledger.waiting + 2 * claims))
         claimed = _claims(database, claims)
         round_trip = _round_trip(database)
+        spent = costs.measure(database, postgres.pid, claims)
         database.close()
         listed = _lists(folder, url, ledger, requests)
-    return {**_cuts("claim", claimed), **listed, "round_trip_ms": round_trip}
+    return {
+        **_cuts("claim", claimed),
+        **listed,
+        "round_trip_ms": round_trip,
+        "database_cpu_ms": spent,
+    }
 
 
 def _claims(database: Database, count: int) -> list[float]:

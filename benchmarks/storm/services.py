@@ -103,6 +103,12 @@ class Postgres(Service):
         wait_until(lambda: answers(engine.connect), self._process, START_SECONDS)
         engine.dispose()
 
+    @property
+    def pid(self) -> int:
+        """Of its first process."""
+        assert self._process is not None, "it runs"
+        return self._process.pid
+
     def schema(self) -> str:
         """The address of an empty schema."""
         name = f"storm_{uuid.uuid4().hex}"

@@ -258,7 +258,7 @@ def test_each_way_to_the_next_job_finds_whom_the_ranking_says(
     crowd: int,
 ) -> None:
     monkeypatch.setattr(queue, "CROWD", crowd)
-    moves._takes.cache_clear()
+    moves._ways.cache_clear()
     _scattered(any_database, seed=len(queues) + crowd)
     order, quick = [], 0
     while True:
@@ -277,7 +277,7 @@ def test_each_way_to_the_next_job_finds_whom_the_ranking_says(
             break
         order.append(found.job_id)
     assert len(order) > 3
-    moves._takes.cache_clear()
+    moves._ways.cache_clear()
     only_ranked = len(queues) > 1  # where a worker takes from several
     assert quick == len(order) or (crowd == 3 and 0 < quick < len(order)) or only_ranked
 
