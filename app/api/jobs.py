@@ -138,7 +138,7 @@ async def get_job(request: Request, job_id: str) -> Response:
     if wait:
         began = time.perf_counter()
         said = await _wait(core, request, job_id, said, seen, wait)
-        setattr(request.state, WAITED, time.perf_counter() - began)
+        request.scope["state"][WAITED] = time.perf_counter() - began
     headers = {"ETag": said.etag}
     if said.open:
         headers["Retry-After"] = POLL_SECONDS
