@@ -10,7 +10,7 @@ SECRETS ?= deploy/secrets
 HOSTS := $(VENV)/.hosts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve key test test-dashboard check format bench-digits bench-audit bench-cost bench-dashboard bench-intake bench-server bench-transfer bench-upload storm fuzz foundation catalog openapi options lock secrets clean
+.PHONY: help demo serve key test test-dashboard check format bench-digits bench-audit bench-cost bench-dashboard bench-intake bench-scale bench-server bench-transfer bench-upload storm soak fuzz foundation catalog openapi options lock secrets clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -86,8 +86,14 @@ storm: $(READY) ## Kill workers and trainings at random, and judge what became o
 	$(BIN)/python -m benchmarks.storm $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(REAL),--real $(REAL)) $(ARGS)
 
+soak: $(READY) ## An hour of submitting, polling, cancelling and killing: nothing grows or stays (FAST=1)
+	$(BIN)/python -m benchmarks.soak
+
 bench-server: $(READY) ## What asking for a job costs beside an empty route; 500 clients that poll (FAST=1)
 	$(BIN)/python -m benchmarks.server
+
+bench-scale: $(READY) ## A claim among 10,000 that wait, lists of a million, uploads and downloads (FAST=1)
+	$(BIN)/python -m benchmarks.scale
 
 bench-dashboard: $(BROWSER) ## What 20 open tabs on a running job cost the server (FAST=1)
 	$(BIN)/python -m benchmarks.dashboard

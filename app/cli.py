@@ -29,6 +29,7 @@ from app.main import create_app
 from app.models import ApiKey
 from app.settings import Settings
 from app.storage import gate, open_storage
+from tdmr import spans
 
 FIRST_OWNER = "owner"
 # What takes seconds never waits behind a training.
@@ -73,6 +74,7 @@ def serve(
         if ready_file is not None:
             serving.write_ready_file(ready_file, address, token)
 
+    spans.send(settings.otlp_endpoint, "tdmr-server")
     _tidy(settings)
     children: list[serving.Worker] = []
     if worker and settings.broker_url is None:
@@ -88,6 +90,7 @@ def serve(
     finally:
         for child in children:
             child.stop()
+        spans.end()
 
 
 @cli.command("migrate")

@@ -32,6 +32,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from app.settings import Settings
 
+_COMMITTED = "committed"
 BUSY_SECONDS = 30  # how long a SQLite writer waits for its turn
 # Seconds to connect, and milliseconds until an answer that never comes is an error.
 POSTGRES_PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 20_000}
@@ -138,10 +139,17 @@ class Database:
             yield session
             if self.before_commit is not None:
                 self.before_commit(session)
+        for action in session.info.get(_COMMITTED, ()):
+            action()
 
     def close(self) -> None:
         """Give every connection back."""
         self.engine.dispose()
+
+
+def after_commit(session: Session, action: Callable[[], None]) -> None:
+    """Have `action` called once the `write` transaction is committed, and not if it isn't."""
+    session.info.setdefault(_COMMITTED, []).append(action)
 
 
 def now(session: Session) -> datetime:

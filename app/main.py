@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app import audit
+from app import audit, metrics
 from app.access.limits import Limiter
 from app.access.usage import Usage
 from app.api import (
@@ -25,6 +25,7 @@ from app.api import (
     images,
     jobs,
     keeping,
+    operating,
     predictions,
     problems,
     resumable,
@@ -41,6 +42,7 @@ from app.api.pool import Pool
 from app.api.tus import Tus
 from app.datasets.sweeping import PartsSweep
 from app.db import Database
+from app.gauges import Gauges
 from app.jobs.watch import Watch
 from app.outbox import Relay
 from app.settings import Settings
@@ -53,7 +55,7 @@ READERS = 4
 MODULES = (
     *(jobs, datasets, images, resumable, catalog, foundations, students, predictions, keeping),
     *(sweeps, estimates, webhooks, api_keys, account),
-    *(health, docs),
+    *(health, operating, docs),
 )
 
 
@@ -78,6 +80,7 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
         readers=readers,
         lookout=Lookout(readers, READERS - 1, here=_is_near(settings)),
         watch=Watch(database, readers),
+        registry=metrics.registry(metrics.SERVER, Gauges(database, settings)),
     )
     database.before_commit = audit.note
     parts = PartsSweep(database, core.storage, settings)

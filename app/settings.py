@@ -193,6 +193,16 @@ class Settings(BaseSettings):
         1000.0, ge=0, allow_inf_nan=False, description="Of one owner's jobs, in 30 days."
     )
 
+    metrics_token: SecretStr | None = Field(
+        None, description="What GET /metrics is asked with; null: there is no /metrics."
+    )
+
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Where traces are sent (OTLP over HTTP), such as http://collector:4318; null: "
+        "OTEL_EXPORTER_OTLP_ENDPOINT, and without that nowhere.",
+    )
+
     max_webhook_endpoints: int = Field(20, ge=1, description="Of one owner.")
     webhook_retention_seconds: float = Field(
         2_592_000.0, gt=0, description="After this, a delivery and its attempts are removed."

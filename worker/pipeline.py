@@ -13,6 +13,7 @@ from sqlalchemy import exc
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app import logs
 from app.db import Database
 from app.errors import AppError, StorageUnavailableError
 from app.jobs import ledger, moves
@@ -20,12 +21,12 @@ from app.jobs.claims import Claim, LeaseLostError
 from app.jobs.states import ENDED, State
 from app.settings import Settings
 from app.storage import Storage
-from tdmr import failpoint
+from tdmr import failpoint, lines, spans
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir
 from worker.heart import Heart, Words
 from worker.kinds import make
-from worker.launch import Child
+from worker.launch import GIVEN, Child
 from worker.site import Kind, Site
 from worker.watch import End, Outcome, asked_to_stop, watch
 
@@ -86,10 +87,20 @@ def run_next(
         return False
     failpoint.reached("claim.committed")
     fields = {"job_id": claim.job_id, "kind": claim.kind, "attempt": claim.attempt}
-    with structlog.contextvars.bound_contextvars(**fields):
+    named = {f"tdmr.{name}": value for name, value in fields.items()}
+    with (
+        logs.under(claim.request_id),
+        structlog.contextvars.bound_contextvars(**fields),
+        spans.under(claim.traceparent),
+    ):
         log.info("claimed")
+        with spans.span("claim", named, seconds=time.monotonic() - claimed_at):
+            pass
         site = Site(database, storage, settings, claim)
-        with Heart(database, claim, settings, claimed_at) as heart:
+        with (
+            spans.span(f"attempt {claim.kind}", named),
+            Heart(database, claim, settings, claimed_at) as heart,
+        ):
             kind = make(site)
             with _job_dir(settings, claim) as job:
                 outcome = _attempt(site, kind, job, heart, device, launch, stopping)
@@ -126,6 +137,7 @@ def _attempt(
     try:
         kind.prepare(job)
         failpoint.reached("job.prepared")
+        GIVEN.set(_given(site))
         child = launch(kind.command(job, device), job)
         failpoint.reached("child.started")
         try:
@@ -135,7 +147,8 @@ def _attempt(
             child.kill()
             raise
         if outcome.end is End.DONE:
-            outcome = _store(kind, job, heart, stopping)
+            with spans.span("store"):
+                outcome = _store(kind, job, heart, stopping)
             failpoint.reached("result.stored")
     except StorageUnavailableError as error:  # no fault of the job's
         log.warning("storage_unreachable", error=str(error))
@@ -160,6 +173,16 @@ def _store(kind: Kind, job: JobDir, heart: Heart, stopping: Callable[[], bool]) 
         if end := asked_to_stop(heart, stopping):
             return Outcome(end)
         time.sleep(RETRY_SECONDS)
+
+
+def _given(site: Site) -> dict[str, str]:
+    """What the process is told of whom its lines and its spans are about."""
+    claim, endpoint = site.claim, site.settings.otlp_endpoint
+    ids = {"job_id": claim.job_id, "attempt": claim.attempt, "request_id": claim.request_id}
+    if not spans.are_sent():
+        return lines.environment(**ids)
+    told = lines.environment(**ids, traceparent=spans.PARENT.get())
+    return told if endpoint is None else {**told, spans.ENDPOINT: endpoint}
 
 
 def _broken(error: Exception) -> Failure:

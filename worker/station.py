@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import metrics
 from app.db import Database
 from app.errors import StorageUnavailableError
 from app.jobs import fleet
@@ -83,6 +84,7 @@ class Station:
     def sweep(self) -> None:
         """One round of sweeping."""
         sweeper.sweep(self._database, self._storage, self.settings)
+        metrics.SWEEPS.inc()
 
     def report(self) -> None:
         """Be heard of."""
@@ -121,6 +123,11 @@ class Station:
         if ran:
             self._relay.nudge()  # what follows from it is owed a bell
         return ran
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is being run."""
+        return self._turn.locked()
 
     def drain(self) -> None:
         """Run jobs until none is due. A database that is away is only a delay."""

@@ -11,6 +11,7 @@ from enum import Enum, auto
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir, ProgressLine
 from worker.beside import LOOK_SECONDS, Beside, Keep
+from worker.echo import Echo
 from worker.heart import Heart
 from worker.launch import Child
 
@@ -73,6 +74,7 @@ def _watch(
         ears.listen()
         if status is not None or ears.lingers:
             child.kill()
+            ears.close()
             return _ended(ears, status) if beside.settle() else Outcome(End.LOST)
         if heart.lost or heart.expiring:
             child.kill()
@@ -80,6 +82,7 @@ def _watch(
         if end := asked_to_stop(heart, stopping):
             child.terminate(grace)
             ears.listen()
+            ears.close()
             if not beside.settle():
                 return Outcome(End.LOST)
             if ears.last.event in ("done", "failed") and end is not End.CANCELLED:
@@ -94,6 +97,7 @@ class _Ears:
     def __init__(self, job: JobDir, heart: Heart, beside: Beside) -> None:
         self.last = ProgressLine(event="progress")
         self.job, self._heart, self._beside = job, heart, beside
+        self._echo = Echo(job)
         self._offset, self._heard_at = 0, time.monotonic()
 
     @property
@@ -102,9 +106,14 @@ class _Ears:
         silent = time.monotonic() - self._heard_at
         return self.last.event in LAST_WORDS and silent > LINGER_SECONDS
 
+    def close(self) -> None:
+        """Pass on the last of what it printed."""
+        self._echo.end()
+
     def listen(self) -> None:
         """Hear what is new. Raises what kept a checkpoint from being kept."""
         self._beside.check()
+        self._echo.listen()
         for behind, line in self.job.read(self._offset):
             self._offset, self._heard_at = behind, time.monotonic()
             self.last = line

@@ -14,6 +14,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from app import metrics
 from app.api.body import content_length
 from app.api.core import Core
 from app.api.tus import Checksum
@@ -98,6 +99,7 @@ class _Tail:
         """Append a block; what isn't an archive is refused as soon as it shows."""
         self.check_room(len(block))
         self._part.write(block)
+        metrics.UPLOADED.inc(len(block))
         if self._running is not None:
             self._running.update(block)
         elif self._part.bytes - self.upload.received_bytes >= FLUSH and not self._whole:

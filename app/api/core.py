@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from prometheus_client import CollectorRegistry
 
 from app.access.keys import Caller
 from app.access.limits import Limiter
@@ -38,6 +39,7 @@ class Core:
     readers: Executor  # for what takes less time than to find a thread of the framework's
     lookout: Lookout
     watch: Watch
+    registry: CollectorRegistry  # what /metrics says
     streams: int = 0  # that are open
 
 

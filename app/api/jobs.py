@@ -20,6 +20,7 @@ from app.api import conditional, idempotency, pages, preferences, retrying, stre
 from app.api.core import CallerDep, Core, CoreDep, core_of
 from app.api.glance import Found, Said
 from app.api.guard import admit, by_itself, fails, needs, router
+from app.api.middleware import WAITED
 from app.api.pages import After, AfterNumber, Limit
 from app.api.schemas import DryRun, JobIn, RetryIn
 from app.errors import (
@@ -135,7 +136,9 @@ async def get_job(request: Request, job_id: str) -> Response:
     wait = preferences.wait_seconds(request)
     said = await _in_reader(core, partial(_admitted, core, request, job_id))
     if wait:
+        began = time.perf_counter()
         said = await _wait(core, request, job_id, said, seen, wait)
+        request.scope["state"][WAITED] = time.perf_counter() - began
     headers = {"ETag": said.etag}
     if said.open:
         headers["Retry-After"] = POLL_SECONDS

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Query, Request
 from starlette.concurrency import run_in_threadpool
 
+from app import metrics
 from app.access.limits import Cost
 from app.access.scopes import Scope
 from app.api import body, forms
@@ -100,6 +101,7 @@ async def predict(
         images = await _images(request, kind, core.settings)
         order = _Order(core, file, images, top)
         found, temperature = await core.pool.work(request, lambda stop: _classify(order, stop))
+    metrics.PREDICTIONS.inc(len(found))
     return PredictionsOut(
         student_id=student_id, file=file.name, temperature=temperature, predictions=found
     )

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db import now
+from app import metrics
+from app.db import after_commit, now
 from app.errors import ConflictError
 from app.jobs import ends, log, together
 from app.jobs.claims import Checkpoint, Claim, Orders, Swept
@@ -245,6 +246,7 @@ def _sweep_one(session: Session, job: Job, *, ring: bool) -> Swept:
         suggestion="Retry it; if it happens again, look at the worker's memory.",
     )
     attempt = job.attempt
+    after_commit(session, metrics.SWEPT.labels(job.kind).inc)
     state = ends.give_up(session, job, failure, ring=ring)
     return Swept(
         job_id=job.id,

@@ -34,6 +34,8 @@ NEW = {
     "waits_for": None,
     "estimate": None,
     "estimate_error": None,
+    "request_id": None,
+    "traceparent": None,
 }
 KEPT = {"deleted_at": None, "kept_until": None}
 

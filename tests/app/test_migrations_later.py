@@ -206,6 +206,7 @@ def test_the_eleventh_version_adds_own_foundations_and_forgets_them_again(any_ur
     assert after.pop("models") == []
     assert all(job.pop("model_id") is None for job in after["jobs"])
     assert after | {"alembic_version": []} == before | {"alembic_version": []}
+    migrate.upgrade(any_url)  # the ledger writes what the models have now
     database = Database(any_url)
     with database.write() as session:
         session.add(model())
@@ -265,3 +266,20 @@ def test_the_eleventh_version_refuses_what_cant_be(
         moves.submit(session, **OF_A_MODEL, dataset_id=None)
     with pytest.raises(IntegrityError), any_database.write() as session:
         session.execute(update(Job).values(wrong))
+
+
+def test_the_thirteenth_version_adds_whose_request_a_job_is_and_forgets_it_again(
+    any_url: str,
+) -> None:
+    fill(any_url)
+    migrate.upgrade(any_url, "0012")
+    before = dump(any_url)
+    migrate.upgrade(any_url, "0013")
+    after = dump(any_url)
+    assert {(job.pop("request_id"), job.pop("traceparent")) for job in after["jobs"]} == {
+        (None, None)
+    }
+    assert after | {"alembic_version": []} == before | {"alembic_version": []}
+    migrate.upgrade(any_url, "0014")  # which adds indexes, and takes them back
+    migrate.downgrade(any_url, "0012")
+    assert dump(any_url) == before
