@@ -43,6 +43,7 @@ from app.api.tus import Tus
 from app.datasets.sweeping import PartsSweep
 from app.db import Database
 from app.gauges import Gauges
+from app.jobs.boards import Boards
 from app.jobs.watch import Watch
 from app.outbox import Relay
 from app.settings import Settings
@@ -66,6 +67,7 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
     """
     settings = settings or Settings()
     database = Database.of(settings, "tdmr-server")
+    boards = Boards(database, settings.worker_patience)
     readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
     core = Core(
         settings=settings,
@@ -76,7 +78,8 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
         sender=Sender(database, settings, network),
         limiter=Limiter(settings),
         usage=Usage(database),
-        glances=Glances(database, settings, jobs.rendered),
+        glances=Glances(database, boards, jobs.rendered),
+        boards=boards,
         readers=readers,
         lookout=Lookout(readers, READERS - 1, here=_is_near(settings)),
         watch=Watch(database, readers),

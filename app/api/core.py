@@ -16,6 +16,7 @@ from app.api.glance import Glances
 from app.api.lookout import Lookout
 from app.api.pool import Pool
 from app.db import Database
+from app.jobs.boards import Boards
 from app.jobs.watch import Watch
 from app.outbox import Relay
 from app.settings import Settings
@@ -36,6 +37,7 @@ class Core:
     limiter: Limiter
     usage: Usage
     glances: Glances
+    boards: Boards
     readers: Executor  # for what takes less time than to find a thread of the framework's
     lookout: Lookout
     watch: Watch

@@ -115,8 +115,9 @@ def list_jobs(
     """Your jobs, the newest first."""
     with core.database.read() as session:
         before = pages.after_id(after)
-        found = service.newest(session, caller.owner, before, status, limit + 1, core.settings)
-    views, has_more = pages.cut(found, limit)
+        found = service.newest(session, caller.owner, before, status, limit + 1)
+    rows, has_more = pages.cut(found, limit)
+    views = [View(job, core.boards.place(job), student) for job, student in rows]
     cursor = pages.encode(views[-1].job.id) if has_more else None
     if cursor is not None:
         query: dict[str, str | int | None] = {"limit": limit, "after": cursor, "status": status}
