@@ -260,6 +260,10 @@ class StorageRefusedError(StorageUnavailableError):
     code, title = "storage_refused", "The store of files refuses the service"
 
 
+# What a route can answer with that works with stored files.
+OF_STORAGE = (StorageRefusedError, StorageUnavailableError)
+
+
 class BusyError(UnavailableError):
     """As much is being done at once as may be."""
 

@@ -86,7 +86,9 @@ def working(
 
 
 def lines_of(path: Path) -> list[Line]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The lines of a log that are whole: it's being written."""
+    whole = path.read_text().rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def port_of(path: Path) -> int | None:

@@ -10,7 +10,6 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
 
 from app.jobs.claims import LeaseLostError
 from tdmr.jobdir import JobDir, ProgressLine
@@ -22,12 +21,13 @@ Keep = Callable[[JobDir, ProgressLine], None]
 
 
 class Beside:
-    """Keeps one checkpoint after another, in a thread of its own."""
+    """Keeps one checkpoint after another, in a thread of its own; of a stage the newest alone."""
 
     def __init__(self, keep: Keep, job: JobDir, heart: Heart) -> None:
         self._keep, self._job, self._heart = keep, job, heart
-        self._lines: SimpleQueue[ProgressLine | None] = SimpleQueue()
-        self._added = self._done = 0
+        self._waiting: dict[str, ProgressLine] = {}  # by the stage's name
+        self._busy = self._closed = self._begun = False
+        self._change = threading.Condition()
         self._error: Exception | None = None
         context = contextvars.copy_context()  # the job's fields in the log
         # A daemon: where nothing answers, the end of the worker doesn't wait for it.
@@ -36,11 +36,14 @@ class Beside:
         )
 
     def add(self, line: ProgressLine) -> None:
-        """Keep the checkpoint that `line` speaks of, behind those before it."""
-        if not self._added:
+        """Keep the checkpoint that `line` speaks of, in place of one that waits."""
+        assert line.stage is not None
+        if not self._begun:
+            self._begun = True
             self._thread.start()
-        self._added += 1
-        self._lines.put(line)
+        with self._change:
+            self._waiting[line.stage.name] = line
+            self._change.notify()
 
     def check(self) -> None:
         """Raises what went wrong that has nothing to do with the lease."""
@@ -49,7 +52,7 @@ class Beside:
 
     def settle(self) -> bool:
         """Wait until all are kept; False when the lease is over before that."""
-        while self._done < self._added:
+        while self._waiting or self._busy:
             if self._heart.lost or self._heart.expiring:
                 return False
             time.sleep(LOOK_SECONDS)
@@ -58,14 +61,24 @@ class Beside:
 
     def close(self) -> None:
         """No more will come."""
-        self._lines.put(None)
+        with self._change:
+            self._closed = True
+            self._change.notify()
+
+    def _next(self) -> ProgressLine | None:
+        with self._change:
+            self._busy = False
+            self._change.wait_for(lambda: self._waiting or self._closed)
+            if not self._waiting:
+                return None
+            self._busy = True  # before it waits no more: `settle` looks at both
+            return self._waiting.pop(next(iter(self._waiting)))
 
     def _run(self) -> None:
-        while (line := self._lines.get()) is not None:
+        while (line := self._next()) is not None:
             try:
                 self._keep(self._job, line)
             except LeaseLostError:
                 self._heart.lost = True
             except Exception as error:  # raised again by `check`
                 self._error = error
-            self._done += 1

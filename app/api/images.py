@@ -15,7 +15,7 @@ from app.api.pages import AfterNumber, Limit
 from app.api.schemas import Printable
 from app.datasets import gallery, service
 from app.datasets.gallery import Gallery, Row
-from app.errors import ConflictError, DamagedFileError, GoneError, NotFoundError
+from app.errors import OF_STORAGE, ConflictError, DamagedFileError, GoneError, NotFoundError
 from app.models import Dataset
 from tdmr.data.index import Split
 from tdmr.wire.base import Page
@@ -39,7 +39,7 @@ FOR_EVER = "private, max-age=31536000, immutable"  # a dataset's version never c
 
 @routes.get("/datasets/{dataset_id}/images")
 @needs(Scope.DATASETS_READ)
-@fails(ConflictError, DamagedFileError, GoneError)
+@fails(ConflictError, DamagedFileError, GoneError, *OF_STORAGE)
 def list_images(
     response: Response,
     core: CoreDep,
@@ -65,7 +65,7 @@ def list_images(
 
 @routes.get("/datasets/{dataset_id}/images/{number}", response_class=Response, responses=_JPEG)
 @needs(Scope.DATASETS_READ)
-@fails(ConflictError, DamagedFileError, GoneError)
+@fails(ConflictError, DamagedFileError, GoneError, *OF_STORAGE)
 def get_thumbnail(core: CoreDep, caller: CallerDep, dataset_id: str, number: Number) -> Response:
     """The thumbnail of one image."""
     data = _opened(core, _ready(core, caller.owner, dataset_id)).thumbnail(number)

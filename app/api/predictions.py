@@ -15,6 +15,7 @@ from app.api import body, forms
 from app.api.core import CallerDep, Core, CoreDep
 from app.api.guard import fails, needs, router
 from app.errors import (
+    OF_STORAGE,
     BadImagesError,
     BusyError,
     DamagedFileError,
@@ -85,6 +86,7 @@ class _Order:
     RequestTimeoutError,
     TooLargeError,
     UnsupportedMediaTypeError,
+    *OF_STORAGE,
 )
 async def predict(
     request: Request, core: CoreDep, caller: CallerDep, student_id: str, top: Top = 5

@@ -13,7 +13,7 @@ from app.api.core import CallerDep, Core, CoreDep
 from app.api.downloads import Download
 from app.api.guard import fails, needs, router
 from app.api.pages import After, Limit
-from app.errors import DamagedFileError, GoneError, RangeNotSatisfiableError
+from app.errors import OF_STORAGE, DamagedFileError, GoneError, RangeNotSatisfiableError
 from app.models import Student
 from app.students import archive, service
 from app.students.service import StoredFile
@@ -90,7 +90,7 @@ def list_files(core: CoreDep, caller: CallerDep, student_id: str) -> Page[FileOu
     responses=_bytes("*/*", elsewhere=True),
 )
 @needs(Scope.STUDENTS_READ)
-@fails(DamagedFileError, GoneError, RangeNotSatisfiableError)
+@fails(DamagedFileError, GoneError, RangeNotSatisfiableError, *OF_STORAGE)
 def get_file(
     request: Request, core: CoreDep, caller: CallerDep, student_id: str, name: str
 ) -> Response:
@@ -115,7 +115,7 @@ def get_file(
     "/students/{student_id}/archive", response_class=Response, responses=_bytes("application/zip")
 )
 @needs(Scope.STUDENTS_READ)
-@fails(DamagedFileError, GoneError, RangeNotSatisfiableError)
+@fails(DamagedFileError, GoneError, RangeNotSatisfiableError, *OF_STORAGE)
 def get_archive(request: Request, core: CoreDep, caller: CallerDep, student_id: str) -> Response:
     """All files as one zip archive, the same bytes every time."""
     student = _student(core, caller, student_id)
