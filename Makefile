@@ -6,9 +6,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BROWSER := $(VENV)/.browser
+SECRETS ?= deploy/secrets
+HOSTS := $(VENV)/.hosts
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve key test test-dashboard check format bench-digits bench-audit bench-cost bench-dashboard bench-intake bench-server bench-transfer bench-upload storm fuzz foundation catalog openapi options lock clean
+.PHONY: help demo serve key test test-dashboard check format bench-digits bench-audit bench-cost bench-dashboard bench-intake bench-scale bench-server bench-transfer bench-upload storm soak fuzz foundation catalog openapi options lock secrets clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,6 +33,14 @@ $(BROWSER): $(READY)
 	  DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 	@touch $(BROWSER)
 
+# iproute2 makes the network of tests/test_hosts.py; without it, hosts are loopback addresses.
+$(HOSTS): $(READY)
+	@command -v ip >/dev/null || ! command -v apt-get >/dev/null || { \
+	  run=$$(test "$$(id -u)" = 0 || echo sudo); \
+	  $$run apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive $$run apt-get install -y -qq --no-install-recommends iproute2 >/dev/null; }
+	@touch $(HOSTS)
+
 demo: $(READY) ## Upload digits, distil a student over HTTP, use it with plain timm
 	$(BIN)/python -m demo
 
@@ -40,7 +50,7 @@ serve: $(READY) ## Start the embedded service; prints its address and access key
 key: $(READY) ## Make another access key
 	$(BIN)/tdmr-server keys create $(ARGS)
 
-test: check $(BROWSER) ## Run every check and every test
+test: check $(BROWSER) $(HOSTS) ## Run every check and every test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-dashboard: $(BROWSER) ## The story in a real browser; leaves artifacts/screenshots/
@@ -76,8 +86,14 @@ storm: $(READY) ## Kill workers and trainings at random, and judge what became o
 	$(BIN)/python -m benchmarks.storm $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) \
 	  $(if $(REAL),--real $(REAL)) $(ARGS)
 
+soak: $(READY) ## An hour of submitting, polling, cancelling and killing: nothing grows or stays (FAST=1)
+	$(BIN)/python -m benchmarks.soak
+
 bench-server: $(READY) ## What asking for a job costs beside an empty route; 500 clients that poll (FAST=1)
 	$(BIN)/python -m benchmarks.server
+
+bench-scale: $(READY) ## A claim among 10,000 that wait, lists of a million, uploads and downloads (FAST=1)
+	$(BIN)/python -m benchmarks.scale
 
 bench-dashboard: $(BROWSER) ## What 20 open tabs on a running job cost the server (FAST=1)
 	$(BIN)/python -m benchmarks.dashboard
@@ -108,6 +124,13 @@ lock: $(READY) ## Resolve the locked requirements again
 	for role in server worker dev; do \
 	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate \
 	    --python-version 3.11 --extra $$role pyproject.toml -o requirements/$$role.txt || exit 1; \
+	done
+
+# Readable for the containers' own users, whose numbers aren't this one's.
+secrets: ## Random passwords for docker-compose.yml, once, into deploy/secrets/
+	@mkdir -p -m 700 $(SECRETS)
+	@for name in tdmr_database_password tdmr_broker_password tdmr_storage_access_key tdmr_storage_secret_key; do \
+	  test -e $(SECRETS)/$$name || { od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(SECRETS)/$$name && chmod 644 $(SECRETS)/$$name; }; \
 	done
 
 clean: ## Remove what the other targets made, but for the service's own data in var/

@@ -24,11 +24,12 @@ from app.dashboard.paths import PATH
 from app.datasets import resumable
 from app.datasets import service as datasets
 from app.db import Database
-from app.errors import ConflictError, NotFoundError
+from app.errors import ConflictError, NotFoundError, UnavailableError
 from app.main import create_app
 from app.models import ApiKey
 from app.settings import Settings
-from app.storage import LocalStorage
+from app.storage import gate, open_storage
+from tdmr import spans
 
 FIRST_OWNER = "owner"
 # What takes seconds never waits behind a training.
@@ -56,6 +57,9 @@ def serve(
     """Serve the API, by default with workers beside it."""
     logs.set_up()
     settings = _settings(data)
+    if obstacles := gate.obstacles(settings):
+        typer.echo("The store of files won't do:\n" + "\n".join(obstacles), err=True)
+        raise typer.Exit(1)
     try:
         listening = serving.listen(host, port)
     except OSError as error:
@@ -70,6 +74,7 @@ def serve(
         if ready_file is not None:
             serving.write_ready_file(ready_file, address, token)
 
+    spans.send(settings.otlp_endpoint, "tdmr-server")
     _tidy(settings)
     children: list[serving.Worker] = []
     if worker and settings.broker_url is None:
@@ -80,10 +85,33 @@ def serve(
     try:
         app = create_app(settings)
         served = attach(app) if dashboard else app
-        serving.run(served, listening, on_ready, app.state.core.watch.close)
+        closing = app.state.core.watch.close
+        serving.run(served, listening, on_ready, closing, settings.trusted_proxies)
     finally:
         for child in children:
             child.stop()
+        spans.end()
+
+
+@cli.command("migrate")
+def bring_up_to_date(
+    lock_seconds: Annotated[
+        float, typer.Option(min=0.001, help="Longest wait for a table that others use.")
+    ] = migrate.LOCK_SECONDS,
+    data: DataOption = None,
+) -> None:
+    """Bring the database to the newest schema; servers may go on meanwhile."""
+    _migrate(_settings(data), lock_seconds)
+    typer.echo("The database has the newest schema.")
+
+
+@cli.command("check-storage")
+def check_storage(data: DataOption = None) -> None:
+    """Try out what the store of files can do, and say it."""
+    found = gate.findings(_settings(data))
+    for line, _ in found:
+        typer.echo(line)
+    raise typer.Exit(1 if any(bad for _, bad in found) else 0)
 
 
 @cli.command()
@@ -173,11 +201,19 @@ def _settings(data: Path | None) -> Settings:
     return settings
 
 
+def _migrate(settings: Settings, lock_seconds: float = migrate.LOCK_SECONDS) -> None:
+    try:
+        migrate.upgrade(settings.url, lock_seconds=lock_seconds)
+    except UnavailableError as error:
+        typer.echo(error.detail, err=True)
+        raise typer.Exit(1) from error
+
+
 @contextmanager
 def _database(settings: Settings) -> Iterator[Database]:
     """The database, at its newest schema."""
-    migrate.upgrade(settings.url)
-    database = Database(settings.url)
+    _migrate(settings)
+    database = Database.of(settings, "tdmr-command")
     database.before_commit = audit.note
     try:
         yield database
@@ -205,7 +241,7 @@ def _first_key(settings: Settings, *, open_to_others: bool) -> str | None:
 
 def _tidy(settings: Settings) -> None:
     """Remove what an earlier server left half-made when it was killed."""
-    storage = LocalStorage(settings.storage_dir)
+    storage = open_storage(settings)
     storage.forget_staged(datasets.DAY)
     with _database(settings) as database:
         resumable.forget(database, storage)

@@ -23,12 +23,16 @@ from sqlalchemy import (
     TypeDecorator,
     create_engine,
     event,
+    make_url,
     select,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.functions import FunctionElement
 
+from app.settings import Settings
+
+_COMMITTED = "committed"
 BUSY_SECONDS = 30  # how long a SQLite writer waits for its turn
 # Seconds to connect, and milliseconds until an answer that never comes is an error.
 POSTGRES_PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 20_000}
@@ -96,11 +100,31 @@ def new_id(prefix: str) -> str:
 class Database:
     """An engine and the two ways to talk to it."""
 
-    def __init__(self, url: str) -> None:
-        self.engine = _engine(url)
+    def __init__(self, url: str, **pool: Any) -> None:
+        self.engine = _engine(url, **pool)
         self.writing = self.engine.execution_options(tdmr_write=True)
         # Has the last word in each of `write`'s transactions: app.audit.note in a server.
         self.before_commit: Callable[[Session], None] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, name: str) -> Database:
+        """The database of a process that PostgreSQL's tables of activity call `name`."""
+        url = settings.url
+        if url.startswith("sqlite"):
+            return cls(url)
+        connecting = {"fallback_application_name": name}
+        if settings.database_statement_seconds:
+            options = make_url(url).query.get("options", "")
+            limit = f"-c statement_timeout={settings.database_statement_seconds * 1000:.0f}"
+            connecting["options"] = f"{options} {limit}".strip()
+        return cls(
+            url,
+            pool_size=settings.database_pool_size,
+            max_overflow=settings.database_pool_overflow,
+            pool_timeout=settings.database_pool_seconds,
+            pool_recycle=settings.database_recycle_seconds,
+            connect_args=connecting,
+        )
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -115,10 +139,17 @@ class Database:
             yield session
             if self.before_commit is not None:
                 self.before_commit(session)
+        for action in session.info.get(_COMMITTED, ()):
+            action()
 
     def close(self) -> None:
         """Give every connection back."""
         self.engine.dispose()
+
+
+def after_commit(session: Session, action: Callable[[], None]) -> None:
+    """Have `action` called once the `write` transaction is committed, and not if it isn't."""
+    session.info.setdefault(_COMMITTED, []).append(action)
 
 
 def now(session: Session) -> datetime:
@@ -128,9 +159,10 @@ def now(session: Session) -> datetime:
     return moment
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, *, connect_args: dict[str, str] | None = None, **pool: Any) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, connect_args=POSTGRES_PATIENCE)
+        connecting = {**POSTGRES_PATIENCE, **(connect_args or {})}
+        return create_engine(url, pool_pre_ping=True, connect_args=connecting, **pool)
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")

@@ -248,6 +248,22 @@ class UnavailableError(AppError):
     always: ClassVar[dict[str, str]] = {"Retry-After": "5"}
 
 
+class StorageUnavailableError(UnavailableError):
+    """The store of files doesn't answer, or not as it should."""
+
+    code, title = "storage_unavailable", "The store of files doesn't answer"
+
+
+class StorageRefusedError(StorageUnavailableError):
+    """The store of files doesn't take the service's credentials."""
+
+    code, title = "storage_refused", "The store of files refuses the service"
+
+
+# What a route can answer with that works with stored files.
+OF_STORAGE = (StorageRefusedError, StorageUnavailableError)
+
+
 class BusyError(UnavailableError):
     """As much is being done at once as may be."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app import audit
+from app import audit, metrics
 from app.access.limits import Limiter
 from app.access.usage import Usage
 from app.api import (
@@ -25,6 +25,7 @@ from app.api import (
     images,
     jobs,
     keeping,
+    operating,
     predictions,
     problems,
     resumable,
@@ -39,11 +40,14 @@ from app.api.lookout import Lookout
 from app.api.middleware import Envelope
 from app.api.pool import Pool
 from app.api.tus import Tus
+from app.datasets.sweeping import PartsSweep
 from app.db import Database
+from app.gauges import Gauges
+from app.jobs.boards import Boards
 from app.jobs.watch import Watch
 from app.outbox import Relay
 from app.settings import Settings
-from app.storage import LocalStorage
+from app.storage import open_storage
 from app.webhooks.network import Network
 from app.webhooks.sender import Sender
 
@@ -52,7 +56,7 @@ READERS = 4
 MODULES = (
     *(jobs, datasets, images, resumable, catalog, foundations, students, predictions, keeping),
     *(sweeps, estimates, webhooks, api_keys, account),
-    *(health, docs),
+    *(health, operating, docs),
 )
 
 
@@ -62,30 +66,36 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
     `network` is what webhooks go out by; None: what the settings say.
     """
     settings = settings or Settings()
-    database = Database(settings.url)
+    database = Database.of(settings, "tdmr-server")
+    boards = Boards(database, settings.worker_patience)
     readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
     core = Core(
         settings=settings,
         database=database,
-        storage=LocalStorage(settings.storage_dir),
+        storage=open_storage(settings),
         relay=Relay(database, settings),
         pool=Pool(settings),
         sender=Sender(database, settings, network),
         limiter=Limiter(settings),
         usage=Usage(database),
-        glances=Glances(database, settings, jobs.rendered),
+        glances=Glances(database, boards, jobs.rendered),
+        boards=boards,
         readers=readers,
         lookout=Lookout(readers, READERS - 1, here=_is_near(settings)),
         watch=Watch(database, readers),
+        registry=metrics.registry(metrics.SERVER, Gauges(database, settings)),
     )
     database.before_commit = audit.note
+    parts = PartsSweep(database, core.storage, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         core.relay.start()
         core.usage.start()
         core.sender.start()
+        parts.start()
         yield
+        parts.stop()
         core.sender.stop()
         core.usage.stop()
         core.relay.stop()

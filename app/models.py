@@ -15,12 +15,15 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import Base, UtcDateTime
 
 Json = dict[str, Any]
+_TRAININGS = text("state = 'queued' AND kind = 'distil' AND waits_for IS NULL")
+_SHORT = text("state = 'queued' AND kind <> 'distil'")
 NullableJson = JSON(none_as_null=True)  # None is SQL's NULL, not the JSON text `null`
 
 
@@ -157,6 +160,7 @@ class Job(Deletable, Base):
         UniqueConstraint("parent_id"),
         Index("ix_jobs_owner_kind_id", "owner", "kind", "id"),
         Index("ix_jobs_state_run_after", "state", "run_after"),
+        Index("ix_jobs_owner_kind_state_id", "owner", "kind", "state", "id"),
     )
 
     kind: Mapped[str] = mapped_column(String(20))
@@ -177,6 +181,8 @@ class Job(Deletable, Base):
 
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     request_sha256: Mapped[str | None] = mapped_column(String(64))
+    request_id: Mapped[str | None] = mapped_column(String(64))  # of the request that ordered it
+    traceparent: Mapped[str | None] = mapped_column(String(60))  # of W3C: tdmr.spans
 
     attempt: Mapped[int] = mapped_column(default=0)
     strikes: Mapped[int] = mapped_column(default=0)  # bad ends since it last got further than ever
@@ -199,6 +205,21 @@ class Job(Deletable, Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+# Those who wait, as app.jobs.queue walks along them.
+Index(
+    "ix_jobs_waiting_trainings",
+    *(Job.queue, Job.owner, Job.priority.desc(), Job.run_after, Job.id),
+    postgresql_where=_TRAININGS,
+    sqlite_where=_TRAININGS,
+)
+Index(
+    "ix_jobs_waiting_short",
+    *(Job.queue, Job.run_after, Job.id),
+    postgresql_where=_SHORT,
+    sqlite_where=_SHORT,
+)
 
 
 class Worker(Base):

@@ -13,7 +13,7 @@ from functools import lru_cache
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
-from sqlalchemy import and_, delete, or_, select
+from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -65,16 +65,20 @@ def relay(database: Database, settings: Settings) -> int:
 
 def _owed(session: Session) -> Iterable[tuple[str, str, str]]:
     """The rows whose bell can be rung now."""
-    claimable = and_(Job.run_after <= utcnow(), Job.waits_for.is_(None))
-    due = or_(Job.id.is_(None), Job.state != "queued", claimable)
     rows = session.execute(
         select(Outbox.id, Outbox.subject_id, Outbox.topic)
         .outerjoin(Job, Job.id == Outbox.subject_id)
-        .where(due)
+        .where(due())
         .order_by(Outbox.created_at, Outbox.id)
         .limit(BATCH)
     )
     return [(row.id, row.subject_id, row.topic) for row in rows]
+
+
+def due() -> ColumnElement[bool]:
+    """Whether a row's bell can be rung now; `Job` is outer-joined, and gone where it's null."""
+    claimable = and_(Job.run_after <= utcnow(), Job.waits_for.is_(None))
+    return or_(Job.id.is_(None), Job.state != "queued", claimable)
 
 
 def _send(broker_url: str, job_id: str, topic: str) -> bool:

@@ -103,6 +103,7 @@ def run(
     listening: socket.socket,
     on_ready: Callable[[], None],
     on_stop: Callable[[], None] = lambda: None,
+    trusted_proxies: str | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then leave with SystemExit(0).
 
@@ -121,7 +122,8 @@ def run(
         loop="asyncio",
         log_level="warning",
         access_log=False,
-        proxy_headers=False,
+        proxy_headers=trusted_proxies is not None,
+        forwarded_allow_ips=trusted_proxies or "",
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

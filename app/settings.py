@@ -1,16 +1,39 @@
-"""The server's settings, from the environment (`TDMR_*`); the defaults are the embedded service."""
+"""The server's settings, from the environment (`TDMR_*`); the defaults are the embedded service.
+
+Each can be a file as well, named as its variable, in the folder that `TDMR_SECRETS_DIR` names: so
+passwords are kept out of environments. A variable goes before a file.
+"""
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote, urlsplit
 
 import limits
-from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 DEFAULT_QUEUE = "default"
+SECRETS = "TDMR_SECRETS_DIR"
+
+
+_BUCKET = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_][A-Za-z0-9._-]*)*/?$"
 
 
 def _rate(value: object) -> object:
@@ -33,7 +56,58 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("var"), description="Files, and the SQLite database.")
     database_url: str | None = Field(None, description="Null: SQLite in data_dir.")
+    database_password: str | None = Field(
+        None, repr=False, description="Put into database_url, to be kept apart from it."
+    )
     broker_url: str | None = Field(None, description="Redis for Celery; null: workers only poll.")
+    broker_password: str | None = Field(None, repr=False, description="Put into broker_url.")
+
+    database_pool_size: int = Field(
+        5, ge=1, description="Connections of one process to PostgreSQL that stay open."
+    )
+    database_pool_overflow: int = Field(
+        10, ge=0, description="Further ones, closed once they aren't needed."
+    )
+    database_pool_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="Longest wait for a connection; then a request is answered with 503.",
+    )
+    database_recycle_seconds: float = Field(
+        1800.0, gt=0, description="After this, a connection is replaced by a new one."
+    )
+    database_statement_seconds: float = Field(
+        60.0, ge=0, description="Longest work of PostgreSQL on one statement; 0: no limit."
+    )
+
+    storage_url: Annotated[str, StringConstraints(pattern=_BUCKET)] | None = Field(
+        None, description="s3://bucket/prefix for stored files; null: a folder in data_dir."
+    )
+    storage_endpoint: str | None = Field(None, description="The store's address; null: Amazon's.")
+    storage_public_endpoint: str | None = Field(
+        None, description="The store's address in signed downloads, where clients know another."
+    )
+    storage_region: str = "us-east-1"
+    storage_path_style: bool = Field(
+        True, description="endpoint/bucket/key; false: the bucket in the host's name."
+    )
+    storage_allow_http: bool = Field(False, description="Let the endpoint be plain http.")
+    storage_access_key: SecretStr | None = Field(
+        None, description="Null: what AWS_* and the machine's role say, unless there is a file."
+    )
+    storage_secret_key: SecretStr | None = None
+    storage_access_key_file: Path | None = Field(
+        None, description="A file with the key, read again every quarter of an hour."
+    )
+    storage_secret_key_file: Path | None = None
+    storage_timeout_seconds: float = Field(30.0, gt=0, description="Of silence in one request.")
+    storage_retry_seconds: float = Field(
+        20.0, ge=0, description="In which a request that fails is sent again."
+    )
+    signed_downloads: bool = Field(
+        False, description="Send clients to the store for files, instead of passing them on."
+    )
+    signed_seconds: float = Field(300.0, gt=0, le=604_800, description="A signed address's life.")
 
     lease_seconds: float = Field(60.0, gt=0)
     heartbeat_seconds: float = Field(10.0, gt=0)
@@ -67,6 +141,12 @@ class Settings(BaseSettings):
         None, description="Datasets and models that didn't pass their check."
     )
     retain_audit_seconds: Age | None = Field(None, description="Rows of the audit log.")
+
+    trusted_proxies: str | None = Field(
+        None,
+        description="Addresses or networks, with commas between them, of the proxies whose "
+        "X-Forwarded-For and X-Forwarded-Proto are believed. Null: nobody's.",
+    )
 
     max_upload_bytes: int = Field(20 * 2**30, ge=1)
     max_model_bytes: int = Field(8 * 2**30, ge=1, description="Of an uploaded foundation.")
@@ -113,6 +193,16 @@ class Settings(BaseSettings):
         1000.0, ge=0, allow_inf_nan=False, description="Of one owner's jobs, in 30 days."
     )
 
+    metrics_token: SecretStr | None = Field(
+        None, description="What GET /metrics is asked with; null: there is no /metrics."
+    )
+
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Where traces are sent (OTLP over HTTP), such as http://collector:4318; null: "
+        "OTEL_EXPORTER_OTLP_ENDPOINT, and without that nowhere.",
+    )
+
     max_webhook_endpoints: int = Field(20, ge=1, description="Of one owner.")
     webhook_retention_seconds: float = Field(
         2_592_000.0, gt=0, description="After this, a delivery and its attempts are removed."
@@ -123,6 +213,21 @@ class Settings(BaseSettings):
         "network's included, in plain http too, and read the answer. Only where all are trusted.",
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given, then the environment, then the folder of secrets, which must be there."""
+        secrets = NestedSecretsSettingsSource(
+            file_secret_settings, os.environ.get(SECRETS), secrets_dir_missing="error"
+        )
+        return init_settings, env_settings, secrets
+
     @field_validator("queues", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -132,6 +237,22 @@ class Settings(BaseSettings):
     def _leases_outlast_beats(self) -> Settings:
         if self.heartbeat_seconds > self.lease_seconds / 3:
             raise ValueError("heartbeat_seconds must be at most a third of lease_seconds")
+        return self
+
+    @model_validator(mode="after")
+    def _urls_have_their_passwords(self) -> Settings:
+        self.database_url = _with_password(self.database_url, self.database_password)
+        self.broker_url = _with_password(self.broker_url, self.broker_password)
+        return self
+
+    @model_validator(mode="after")
+    def _store_can_be_reached(self) -> Settings:
+        for name in ("storage_endpoint", "storage_public_endpoint"):
+            if (getattr(self, name) or "").startswith("http://") and not self.storage_allow_http:
+                raise ValueError(f"{name} is plain http: that needs storage_allow_http")
+        has_key = self.storage_access_key or self.storage_access_key_file
+        if (has_key is None) != ((self.storage_secret_key or self.storage_secret_key_file) is None):
+            raise ValueError("the store needs both an access key and a secret key, or neither")
         return self
 
     @property
@@ -153,3 +274,13 @@ class Settings(BaseSettings):
     def work_dir(self) -> Path:
         """Where workers keep job directories and the view cache."""
         return self.data_dir.resolve() / "work"
+
+
+def _with_password(url: str | None, password: str | None) -> str | None:
+    """The URL with a password of whatever characters."""
+    if url is None or password is None:
+        return url
+    parts = urlsplit(url)
+    account, _, host = parts.netloc.rpartition("@")
+    user = account.partition(":")[0]
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()

@@ -9,13 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+
+from app import migrate
 
 START_SECONDS = 90
 ROOT = Path(__file__).parents[1]
@@ -66,8 +70,20 @@ def serving(folder: Path, *more: str, key: str | None = None, **settings: str) -
         command.append("--no-dashboard")
     given = {f"TDMR_{name.upper()}": value for name, value in settings.items()}
     data = folder / "data"
+    if "database_url" not in settings and not data.exists():
+        data.mkdir()
+        (data / "tdmr.db").write_bytes(_schema())
     with _started([*command, "--data", str(data), *more], folder, ready, given) as (process, told):
         yield Running(process, data, told["address"], key or told["key"])
+
+
+@cache
+def _schema() -> bytes:
+    """A database without rows: a server that finds the newest schema starts a second sooner."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tdmr.db"
+        migrate.upgrade(f"sqlite:///{path}")
+        return path.read_bytes()
 
 
 @contextmanager

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 import app.audit
 import app.models
 import app.plans.tables
 import app.webhooks.tables  # noqa: F401 - all declare tables
 from app.db import Base, UtcDateTime
-from app.migrate import connecting
+from app.migrate import LOCK_SECONDS, connecting
 from app.settings import Settings
 
 
@@ -24,7 +24,13 @@ def render(type_: str, item: Any, _context: Any) -> str | bool:
 
 
 def run(connection: Connection) -> None:
-    """Run the revisions in the connection's transaction."""
+    """Run the revisions in the connection's transaction.
+
+    A revision that waits for a table makes everybody wait who comes after it: so not for long.
+    """
+    if connection.dialect.name == "postgresql":
+        seconds = context.config.attributes.get("lock_seconds", LOCK_SECONDS)
+        connection.execute(text(f"SET LOCAL lock_timeout = {seconds * 1000:.0f}"))
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tdmr import bundle, own, stages, trained
+from tdmr import bundle, lines, own, spans, stages, trained
 from tdmr.api import load_recipe, packaged, result_in
 from tdmr.config import JobSpec
 from tdmr.errors import Failure, Stopped, TdmrError
@@ -139,6 +139,7 @@ def _working(
     """A block's work in JOB_DIR `path`; how it ended is told in progress.jsonl and in `status`."""
     job = JobDir(path)
     work = _Work(job, Reporter(job, [first]))
+    work.reporter.listeners += [lines.teller(), spans.of_stages()]
     work.reporter.listeners.append(lambda line: _stop_between(line, stopping))
     try:
         # What an earlier process didn't finish.

@@ -9,6 +9,7 @@ no bell is taken from the broker, so it rings at a worker that is free.
 from __future__ import annotations
 
 import os
+import signal
 
 from celery import Celery, signals
 from kombu.entity import Exchange, Queue
@@ -29,7 +30,13 @@ def consume(station: Station) -> None:
     def stop(**_: object) -> None:
         station.stopping = True
 
+    def end_if_told(**_: object) -> None:
+        """What was said before Celery listened to signals is said to it again."""
+        if station.stopping:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     signals.worker_shutting_down.connect(stop, weak=False)
+    signals.worker_ready.connect(end_if_told, weak=False)
     station.beside("poll", SLOW * station.settings.poll_seconds, station.drain)
     station.open()
     try:

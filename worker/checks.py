@@ -36,7 +36,8 @@ class Ingest:
         options = datasets.check_options(dataset, self._site.settings)
         job.config.write_text(options.model_dump_json(), encoding="utf-8")
         job.data.mkdir()
-        self._site.storage.fetch(dataset.upload_key, job.data / "upload")
+        upload = job.data / "upload"
+        self._site.storage.fetch(dataset.upload_key, upload, dataset.upload_sha256)
 
     def command(self, job: JobDir, device: str) -> list[str]:
         """The check runs apart from the worker: what it opens isn't to be trusted."""

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from typing import Annotated
 
+import structlog
 import typer
 
 from app import logs
 from app.db import Database
+from app.jobs import fleet
 from app.settings import Settings
-from tdmr import catalog, lifeline
+from app.storage import gate
+from tdmr import catalog, lifeline, spans
 from worker import measure as measuring
 from worker.kinds import KINDS
 from worker.launch import Child
 from worker.pipeline import Launch
 from worker.station import Station
 
+log = structlog.get_logger(__name__)
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -33,6 +38,12 @@ def main(
     celery: Annotated[
         bool, typer.Option("--celery", help="Hear bells from TDMR_BROKER_URL too.")
     ] = False,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve /metrics there; 0: any free port.")
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address for that; whoever reaches it may read.")
+    ] = "127.0.0.1",
 ) -> None:
     """Run jobs on one device: one at a time, each in a process of its own."""
     if context.invoked_subcommand is not None:
@@ -46,7 +57,16 @@ def main(
     for name in queue or ():
         if name not in settings.queues:
             raise typer.BadParameter(f"TDMR_QUEUES has {list(settings.queues)}, not {name!r}")
-    serve(settings, device=device, queues=queue, kinds=kind, once=once, celery=celery)
+    scraped = None if metrics_port is None else (metrics_host, metrics_port)
+    serve(
+        settings,
+        device=device,
+        queues=queue,
+        kinds=kind,
+        once=once,
+        celery=celery,
+        scraped=scraped,
+    )
 
 
 @cli.command()
@@ -68,11 +88,23 @@ def measure(
     if device != "cpu":
         raise typer.BadParameter(f"--device takes cpu, not {device!r}")
     settings = Settings()
-    database = Database(settings.url)
+    database = Database.of(settings, "tdmr-measure")
     chosen = [entries[name] for name in models or entries]
     failed = measuring.measure(database, measuring.Plan(chosen, runs, again), typer.echo)
     database.close()
     raise typer.Exit(1 if failed else 0)
+
+
+@cli.command()
+def healthy() -> None:
+    """Whether a worker of this host was heard of in the last lease; the exit status says so."""
+    settings = Settings()
+    database = Database.of(settings, "tdmr-healthy")
+    with database.read() as session:
+        there = fleet.present(session, settings.worker_patience)
+    database.close()
+    here = socket.gethostname()
+    raise typer.Exit(0 if any(worker.host == here for worker in there) else 1)
 
 
 def serve(
@@ -84,9 +116,14 @@ def serve(
     once: bool = False,
     celery: bool = False,
     launch: Launch = Child,
+    scraped: tuple[str, int] | None = None,
 ) -> None:
-    """Work until told to stop; `launch` starts a job's process."""
+    """Work until told to stop; `launch` starts a job's process, /metrics is served at `scraped`."""
     logs.set_up()
+    if obstacles := gate.obstacles(settings):
+        typer.echo("The store of files won't do:\n" + "\n".join(obstacles), err=True)
+        raise typer.Exit(1)
+    spans.send(settings.otlp_endpoint, "tdmr-worker")
     station = Station(
         settings,
         device=device,
@@ -94,6 +131,11 @@ def serve(
         kinds=kinds or tuple(KINDS),
         launch=launch,
     )
+
+    if scraped is not None:
+        from worker import gauges  # only here: it brings an HTTP server
+
+        log.info("scraped", host=scraped[0], port=gauges.serve(station, *scraped))
 
     def stop(*_: object) -> None:
         station.stopping = True
@@ -110,3 +152,4 @@ def serve(
         from worker.poller import poll
 
         poll(station, once=once)
+    spans.end()

@@ -21,7 +21,7 @@ from app.jobs.states import ENDED, HELD, State
 from app.keeping import freeing, retention
 from app.models import Dataset, Job, Student
 from app.settings import Settings
-from app.storage import LocalStorage
+from app.storage import Storage
 from worker.site import views
 
 JOB_DIGITS = 28  # of a job's id behind its prefix: see app.db.new_id
@@ -29,7 +29,7 @@ JOB_DIGITS = 28  # of a job's id behind its prefix: see app.db.new_id
 log = structlog.get_logger(__name__)
 
 
-def collect(database: Database, storage: LocalStorage, settings: Settings) -> int:
+def collect(database: Database, storage: Storage, settings: Settings) -> int:
     """One round over all files older than a lease; gives how many were removed.
 
     What has been kept for long enough goes first, and isn't counted.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from contextvars import copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +14,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app import metrics
 from app.db import Database
 from app.jobs import ledger
 from app.jobs.claims import Claim, LeaseLostError, Orders
@@ -77,7 +80,9 @@ class Heart:
         self._words = Words()
         self._guard = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        # With the caller's context: its lines are about the same job.
+        run = partial(copy_context().run, self._run)
+        self._thread = threading.Thread(target=run, name="heart", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -125,11 +130,14 @@ class Heart:
                 self.orders = words.pass_on(session, self._claim, self._lease)
         except LeaseLostError:
             self.lost = True
+            metrics.BEATS.labels("lost").inc()
         except SQLAlchemyError as error:
             log.warning("heartbeat_failed", error=str(error))
+            metrics.BEATS.labels("failed").inc()
             with self._guard:
                 self._words = words.before(self._words)
         else:
+            metrics.BEATS.labels("kept").inc()
             self._renewed = self._heard = begun
 
     def _listen(self) -> None:

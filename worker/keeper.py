@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import suppress
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Database
-from app.errors import DiskFullError
+from app.errors import DamagedFileError, DiskFullError, StorageUnavailableError
 from app.jobs import ledger
 from app.jobs.claims import Checkpoint, CheckpointFile, Claim
-from app.storage import LocalStorage
+from app.storage import Storage
 from tdmr import failpoint
 from tdmr.jobdir import JobDir, ProgressLine
 
@@ -27,7 +26,7 @@ def prefix(job_id: str) -> str:
 class Keeper:
     """The checkpoints of one claim: what it begins with, and what it adds."""
 
-    def __init__(self, database: Database, storage: LocalStorage, claim: Claim) -> None:
+    def __init__(self, database: Database, storage: Storage, claim: Claim) -> None:
         self._database, self._storage, self._claim = database, storage, claim
         self._count = 0
         stored = claim.checkpoint
@@ -43,7 +42,7 @@ class Keeper:
     def keep(self, job: JobDir, line: ProgressLine) -> None:
         """Store the checkpoint that `line` speaks of, then point to it. Raises LeaseLostError.
 
-        Where there is no room, or no database, the one before it still stands.
+        Where there is no room, no store or no database, the one before it still stands.
         """
         assert line.checkpoint is not None
         assert line.stage is not None
@@ -52,7 +51,8 @@ class Keeper:
         key = f"{prefix(claim.job_id)}/{claim.attempt}-{self._count}-{name}"
         try:
             stored = self._storage.put(key, job.checkpoint / name)
-        except (FileNotFoundError, DiskFullError) as error:  # gone: a later one has come
+        except (FileNotFoundError, DiskFullError, StorageUnavailableError) as error:
+            # A file that is gone: a later one has come.
             log.warning("checkpoint_not_kept", name=name, error=str(error))
             return
         failpoint.reached("checkpoint.stored")
@@ -72,19 +72,23 @@ class Keeper:
         replaced = before.get(line.stage.name)
         # A retried job begins with the files of another, which stay that one's.
         if replaced is not None and replaced.key.startswith(prefix(claim.job_id) + "/"):
-            self._storage.delete(replaced.key)
+            self._forget(replaced.key)
+
+    def _forget(self, key: str) -> None:
+        try:
+            self._storage.delete(key)
+        except StorageUnavailableError as error:  # the file is the collector's then
+            log.warning("checkpoint_not_deleted", key=key, error=str(error))
 
 
-def fetch(storage: LocalStorage, checkpoint: Checkpoint, job: JobDir) -> bool:
+def fetch(storage: Storage, checkpoint: Checkpoint, job: JobDir) -> bool:
     """Put the files into JOB_DIR/checkpoint; False, and none of them, if one isn't what it was."""
     job.checkpoint.mkdir(exist_ok=True)
     for file in checkpoint.files.values():
         target = job.checkpoint / file.name
-        with suppress(FileNotFoundError):
-            storage.fetch(file.key, target)
-            with target.open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256:
-                    continue
+        with suppress(FileNotFoundError, DamagedFileError):
+            storage.fetch(file.key, target, file.sha256)
+            continue
         log.error("checkpoint_damaged", key=file.key)
         for path in job.checkpoint.iterdir():
             path.unlink()

@@ -9,7 +9,9 @@ from typing import Any
 import structlog
 from sqlalchemy.orm import Session
 
+from app import metrics
 from app.datasets import service as datasets
+from app.db import after_commit
 from app.jobs import ledger
 from app.jobs.claims import Checkpoint
 from app.jobs.states import ENDED, State
@@ -64,6 +66,7 @@ class Distil:
         record = job.out / RECORD
         if record.exists():
             self._metrics = json.loads(record.read_bytes())["metrics"]
+        self._files = []
         for path in sorted(job.out.iterdir()):
             stored = self._site.storage.put(f"{self._folder}/{path.name}", path)
             self._files.append({"name": path.name, **vars(stored)})
@@ -75,8 +78,18 @@ class Distil:
             foundation = claim.spec["foundation"]
             datasets.note_audit(session, site.dataset_id, claim.job_id, foundation, self._audit)
         ledger.trained(session, claim, {"trained": self._files}, ring=site.ring)
+        after_commit(session, self._count_forwards)
         self._note_speed(session)
         return State.PACKAGING
+
+    def _count_forwards(self) -> None:
+        """What the foundation did, and what the cache has spared it."""
+        if not self._metrics:
+            return
+        cache, images = self._metrics["cache"], self._metrics["dataset"]["train_images"]
+        metrics.FORWARDS.inc(self._metrics["foundation"]["forwards"])
+        if cache["reused"]:
+            metrics.SAVED.inc(cache["views_per_image"] * images)
 
     def _note_speed(self, session: Session) -> None:
         """What its stages took, for later estimates."""
@@ -116,7 +129,7 @@ class Package:
         if "trained" in site.claim.spec:
             job.trained.mkdir()
             for file in site.claim.spec["trained"]:
-                site.storage.fetch(file["key"], job.trained / file["name"])
+                site.storage.fetch(file["key"], job.trained / file["name"], file["sha256"])
             return
         parent = self._parent()
         job.config.write_text(json.dumps(parent.spec), encoding="utf-8")

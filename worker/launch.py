@@ -8,12 +8,23 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from tdmr.jobdir import JobDir
 from tdmr.lifeline import VARIABLE
 
-SECRETS = frozenset({"TDMR_DATABASE_URL", "TDMR_BROKER_URL"})  # not for the child
+# Not for the child.
+SECRETS = frozenset(
+    {
+        *("TDMR_DATABASE_URL", "TDMR_DATABASE_PASSWORD", "TDMR_BROKER_URL", "TDMR_BROKER_PASSWORD"),
+        *("TDMR_SECRETS_DIR", "TDMR_METRICS_TOKEN"),
+        *("TDMR_STORAGE_ACCESS_KEY", "TDMR_STORAGE_SECRET_KEY"),
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    }
+)
+# For it: what its lines and its spans belong to (`tdmr.lines`).
+GIVEN: ContextVar[dict[str, str]] = ContextVar("given", default={})  # noqa: B039 - never changed
 
 
 class Child:
@@ -31,7 +42,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=env | {VARIABLE: "1", "PYTHONUNBUFFERED": "1"},
+                env=env | GIVEN.get() | {VARIABLE: "1", "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
             )
         self.pid = self._process.pid

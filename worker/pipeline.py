@@ -9,26 +9,30 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
+from sqlalchemy import exc
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app import logs
 from app.db import Database
+from app.errors import AppError, StorageUnavailableError
 from app.jobs import ledger, moves
 from app.jobs.claims import Claim, LeaseLostError
 from app.jobs.states import ENDED, State
 from app.settings import Settings
-from app.storage import LocalStorage
-from tdmr import failpoint
+from app.storage import Storage
+from tdmr import failpoint, lines, spans
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir
 from worker.heart import Heart, Words
 from worker.kinds import make
-from worker.launch import Child
+from worker.launch import GIVEN, Child
 from worker.site import Kind, Site
-from worker.watch import End, Outcome, watch
+from worker.watch import End, Outcome, asked_to_stop, watch
 
 RETRY_SECONDS = 0.5
-AWAY = (OperationalError, InterfaceError)  # the database can't be reached, or not just now
+# The database can't be reached, or not just now.
+AWAY = (OperationalError, InterfaceError, exc.TimeoutError)
 CANCELLED = Failure(
     code="cancelled",
     user_error=True,
@@ -38,6 +42,7 @@ CANCELLED = Failure(
 
 ENDINGS = {
     End.STOPPED: ledger.hand_back,
+    End.AWAY: ledger.put_off,
     End.CANCELLED: ledger.cancelled,
     End.PAUSED: ledger.paused,
     End.BUDGET_SPENT: ledger.budget_spent,
@@ -54,7 +59,7 @@ def never() -> bool:
 
 def run_next(
     database: Database,
-    storage: LocalStorage,
+    storage: Storage,
     settings: Settings,
     *,
     worker: str,
@@ -82,10 +87,20 @@ def run_next(
         return False
     failpoint.reached("claim.committed")
     fields = {"job_id": claim.job_id, "kind": claim.kind, "attempt": claim.attempt}
-    with structlog.contextvars.bound_contextvars(**fields):
+    named = {f"tdmr.{name}": value for name, value in fields.items()}
+    with (
+        logs.under(claim.request_id),
+        structlog.contextvars.bound_contextvars(**fields),
+        spans.under(claim.traceparent),
+    ):
         log.info("claimed")
+        with spans.span("claim", named, seconds=time.monotonic() - claimed_at):
+            pass
         site = Site(database, storage, settings, claim)
-        with Heart(database, claim, settings, claimed_at) as heart:
+        with (
+            spans.span(f"attempt {claim.kind}", named),
+            Heart(database, claim, settings, claimed_at) as heart,
+        ):
             kind = make(site)
             with _job_dir(settings, claim) as job:
                 outcome = _attempt(site, kind, job, heart, device, launch, stopping)
@@ -122,6 +137,7 @@ def _attempt(
     try:
         kind.prepare(job)
         failpoint.reached("job.prepared")
+        GIVEN.set(_given(site))
         child = launch(kind.command(job, device), job)
         failpoint.reached("child.started")
         try:
@@ -131,16 +147,54 @@ def _attempt(
             child.kill()
             raise
         if outcome.end is End.DONE:
-            kind.store(job)
+            with spans.span("store"):
+                outcome = _store(kind, job, heart, stopping)
             failpoint.reached("result.stored")
+    except StorageUnavailableError as error:  # no fault of the job's
+        log.warning("storage_unreachable", error=str(error))
+        return Outcome(End.AWAY)
     except Exception as error:  # an attempt that breaks is a failed one, and the job goes on
         log.exception("attempt_broke")
         return Outcome(End.FAILED, failure=_broken(error))
     return outcome
 
 
+def _store(kind: Kind, job: JobDir, heart: Heart, stopping: Callable[[], bool]) -> Outcome:
+    """Store the result; while the store of files is away and the lease lasts, try again."""
+    while True:
+        try:
+            kind.store(job)
+        except StorageUnavailableError as error:
+            log.warning("storage_unreachable", error=str(error))
+        else:
+            return Outcome(End.DONE)
+        if heart.lost or heart.expiring:
+            return Outcome(End.LOST)
+        if end := asked_to_stop(heart, stopping):
+            return Outcome(end)
+        time.sleep(RETRY_SECONDS)
+
+
+def _given(site: Site) -> dict[str, str]:
+    """What the process is told of whom its lines and its spans are about."""
+    claim, endpoint = site.claim, site.settings.otlp_endpoint
+    ids = {"job_id": claim.job_id, "attempt": claim.attempt, "request_id": claim.request_id}
+    if not spans.are_sent():
+        return lines.environment(**ids)
+    told = lines.environment(**ids, traceparent=spans.PARENT.get())
+    return told if endpoint is None else {**told, spans.ENDPOINT: endpoint}
+
+
 def _broken(error: Exception) -> Failure:
     """What a job says when the worker itself failed it: no path and no secret of the server."""
+    if isinstance(error, AppError):
+        return Failure(
+            code=error.code,
+            user_error=False,
+            detail=error.detail,
+            retryable=True,
+            suggestion="Submit it again; if it happens again, the worker's log says more.",
+        )
     return Failure(
         code="worker_error",
         user_error=False,
@@ -174,7 +228,7 @@ def _settle(site: Site, kind: Kind, heart: Heart, outcome: Outcome) -> State | N
             log.exception("end_not_written")  # the lease runs out, and the job is tried again
     try:
         kind.tidy()
-    except (SQLAlchemyError, OSError):
+    except (SQLAlchemyError, OSError, StorageUnavailableError):
         log.exception("not_tidied")
     return state
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from app.jobs.claims import Claim
 from app.jobs.states import State
 from app.models import Dataset, Json, Model
 from app.settings import Settings
-from app.storage import LocalStorage
+from app.storage import Storage
 from tdmr import own
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir, ProgressLine
@@ -57,7 +56,7 @@ class Site:
     """Where a claimed job is worked on."""
 
     database: Database
-    storage: LocalStorage
+    storage: Storage
     settings: Settings
     claim: Claim
 
@@ -110,10 +109,7 @@ class Site:
         if model.file_key is None:
             raise LookupError(f"model {model.id} is {model.status}")
         weights = own.place(job.models, model.id, foundations.about(model))
-        self.storage.fetch(model.file_key, weights)
-        with weights.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != model.sha256:
-                raise LookupError(f"the weights of model {model.id} are damaged")
+        self.storage.fetch(model.file_key, weights, model.sha256)
 
 
 def tdmr_command(verb: str, job: JobDir, *options: str) -> list[str]:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import metrics
 from app.db import Database
+from app.errors import StorageUnavailableError
 from app.jobs import fleet
 from app.outbox import Relay
 from app.settings import DEFAULT_QUEUE, Settings
-from app.storage import LocalStorage
+from app.storage import open_storage
 from worker import collector, memory, pipeline, sweeper
 from worker.kinds import KINDS
 from worker.launch import Child
@@ -42,8 +44,8 @@ class Station:
         self.device = device
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.stopping = False  # a plain flag: a signal handler sets it
-        self._database = Database(settings.url)
-        self._storage = LocalStorage(settings.storage_dir)
+        self._database = Database.of(settings, "tdmr-worker")
+        self._storage = open_storage(settings)
         self.queues, self.kinds, self._launch = tuple(queues), tuple(kinds), launch
         self._memory = memory.of(device)
         self._turn = threading.Lock()
@@ -82,6 +84,7 @@ class Station:
     def sweep(self) -> None:
         """One round of sweeping."""
         sweeper.sweep(self._database, self._storage, self.settings)
+        metrics.SWEEPS.inc()
 
     def report(self) -> None:
         """Be heard of."""
@@ -121,6 +124,11 @@ class Station:
             self._relay.nudge()  # what follows from it is owed a bell
         return ran
 
+    @property
+    def busy(self) -> bool:
+        """Whether a job is being run."""
+        return self._turn.locked()
+
     def drain(self) -> None:
         """Run jobs until none is due. A database that is away is only a delay."""
         try:
@@ -154,6 +162,8 @@ class Repeated:
                 self._action()
             except SQLAlchemyError as error:
                 log.warning("database_unreachable", during=self._name, error=str(error))
+            except StorageUnavailableError as error:
+                log.warning("storage_unreachable", during=self._name, error=str(error))
             except Exception:  # a round that breaks is logged, and the next one is tried
                 log.exception("round_broke", during=self._name)
             self._stop.wait(self._interval)

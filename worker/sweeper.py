@@ -14,7 +14,7 @@ from app.jobs.claims import Swept
 from app.jobs.states import ENDED, HELD
 from app.models import Job
 from app.settings import Settings
-from app.storage import LocalStorage
+from app.storage import Storage
 from worker.checks import dataset_keys
 from worker.kinds import student_id, trained_prefix
 from worker.pipeline import CANCELLED, job_dirs
@@ -22,7 +22,7 @@ from worker.pipeline import CANCELLED, job_dirs
 log = structlog.get_logger(__name__)
 
 
-def sweep(database: Database, storage: LocalStorage, settings: Settings) -> list[Swept]:
+def sweep(database: Database, storage: Storage, settings: Settings) -> list[Swept]:
     """One round. Any number of workers may do it at once."""
     unwanted: list[str | None] = []
     with database.write() as session:
@@ -61,7 +61,7 @@ def remove_leftovers(database: Database, settings: Settings) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _remove_stored(storage: LocalStorage, job: Swept) -> None:
+def _remove_stored(storage: Storage, job: Swept) -> None:
     """What the dead attempt may have stored: it committed nothing, so no row speaks of it."""
     checked = dataset_keys(job.dataset_id, job.attempt) if job.dataset_id is not None else {}
     places = {

@@ -8,17 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from app.jobs.claims import LeaseLostError
 from tdmr.errors import Failure
 from tdmr.jobdir import JobDir, ProgressLine
+from worker.beside import LOOK_SECONDS, Beside, Keep
+from worker.echo import Echo
 from worker.heart import Heart
 from worker.launch import Child
 
-LOOK_SECONDS = 0.1
 LINGER_SECONDS = 30.0  # a process that has said its last word and doesn't end is ended
 LAST_WORDS = ("done", "failed", "stopped")
-
-Keep = Callable[[JobDir, ProgressLine], None]
 
 
 class End(Enum):
@@ -30,6 +28,7 @@ class End(Enum):
     PAUSED = auto()
     BUDGET_SPENT = auto()
     STOPPED = auto()  # this worker has to go
+    AWAY = auto()  # the store of files can't be reached
     LOST = auto()  # another attempt may hold the job: nothing may be written
 
 
@@ -55,31 +54,50 @@ def watch(
     A process that has to stop gets `grace` seconds to save its state. Returns once the whole
     group is gone.
     """
-    ears = _Ears(job, heart, keep)
+    beside = Beside(keep, job, heart)
+    try:
+        return _watch(child, _Ears(job, heart, beside), heart, beside, stopping, grace)
+    finally:
+        beside.close()
+
+
+def _watch(
+    child: Child,
+    ears: _Ears,
+    heart: Heart,
+    beside: Beside,
+    stopping: Callable[[], bool],
+    grace: float,
+) -> Outcome:
     while True:
         status = child.ended()  # asked first, so that what it said before its end is heard below
         ears.listen()
         if status is not None or ears.lingers:
             child.kill()
-            return _ended(ears.last, status, job)
+            ears.close()
+            return _ended(ears, status) if beside.settle() else Outcome(End.LOST)
         if heart.lost or heart.expiring:
             child.kill()
             return Outcome(End.LOST)
-        if end := _asked_to_stop(heart, stopping):
+        if end := asked_to_stop(heart, stopping):
             child.terminate(grace)
             ears.listen()
+            ears.close()
+            if not beside.settle():
+                return Outcome(End.LOST)
             if ears.last.event in ("done", "failed") and end is not End.CANCELLED:
-                return _ended(ears.last, status, job)  # it came to its end at the same moment
-            return Outcome(End.LOST if heart.lost else end)
+                return _ended(ears, status)  # it came to its end at the same moment
+            return Outcome(end)
         time.sleep(LOOK_SECONDS)
 
 
 class _Ears:
     """What the process says, from its first line on."""
 
-    def __init__(self, job: JobDir, heart: Heart, keep: Keep) -> None:
+    def __init__(self, job: JobDir, heart: Heart, beside: Beside) -> None:
         self.last = ProgressLine(event="progress")
-        self._job, self._heart, self._keep = job, heart, keep
+        self.job, self._heart, self._beside = job, heart, beside
+        self._echo = Echo(job)
         self._offset, self._heard_at = 0, time.monotonic()
 
     @property
@@ -88,21 +106,25 @@ class _Ears:
         silent = time.monotonic() - self._heard_at
         return self.last.event in LAST_WORDS and silent > LINGER_SECONDS
 
+    def close(self) -> None:
+        """Pass on the last of what it printed."""
+        self._echo.end()
+
     def listen(self) -> None:
-        """Hear what is new."""
-        for behind, line in self._job.read(self._offset):
+        """Hear what is new. Raises what kept a checkpoint from being kept."""
+        self._beside.check()
+        self._echo.listen()
+        for behind, line in self.job.read(self._offset):
             self._offset, self._heard_at = behind, time.monotonic()
             self.last = line
-            if line.event != "checkpoint":
+            if line.event == "checkpoint":
+                self._beside.add(line)
+            else:
                 self._heart.say(line)
-                continue
-            try:
-                self._keep(self._job, line)
-            except LeaseLostError:
-                self._heart.lost = True
 
 
-def _asked_to_stop(heart: Heart, stopping: Callable[[], bool]) -> End | None:
+def asked_to_stop(heart: Heart, stopping: Callable[[], bool]) -> End | None:
+    """What the job was told to come to, if anything."""
     if heart.orders.cancel:
         return End.CANCELLED
     if heart.orders.pause:
@@ -112,13 +134,14 @@ def _asked_to_stop(heart: Heart, stopping: Callable[[], bool]) -> End | None:
     return End.STOPPED if stopping() else None
 
 
-def _ended(last: ProgressLine, status: int | None, job: JobDir) -> Outcome:
+def _ended(ears: _Ears, status: int | None) -> Outcome:
+    last = ears.last
     if last.event == "done":
         return Outcome(End.DONE)
     if last.event == "stopped":
         return Outcome(End.STOPPED)  # somebody else told it to, such as a machine shutting down
     failure = last.failure or _death(status, last)
-    return Outcome(End.FAILED, failure.model_copy(update={"log": job.log_tail()}))
+    return Outcome(End.FAILED, failure.model_copy(update={"log": ears.job.log_tail()}))
 
 
 def _death(status: int | None, last: ProgressLine) -> Failure:

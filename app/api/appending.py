@@ -14,6 +14,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from app import metrics
 from app.api.body import content_length
 from app.api.core import Core
 from app.api.tus import Checksum
@@ -29,7 +30,7 @@ from app.errors import (
     TooLargeError,
 )
 from app.models import Upload
-from app.storage import Part, Stored
+from app.storage import Part
 
 BLOCK = 1 << 20
 FLUSH = 16 << 20  # at most so much is sent again when the server is killed
@@ -98,6 +99,7 @@ class _Tail:
         """Append a block; what isn't an archive is refused as soon as it shows."""
         self.check_room(len(block))
         self._part.write(block)
+        metrics.UPLOADED.inc(len(block))
         if self._running is not None:
             self._running.update(block)
         elif self._part.bytes - self.upload.received_bytes >= FLUSH and not self._whole:
@@ -155,11 +157,11 @@ class _Tail:
         kind = judge_start(self._part.read(0, formats.HEAD_BYTES))
         start = max(0, self._part.bytes - formats.TAIL_BYTES)
         judge_end(kind, self._part.read(start, formats.TAIL_BYTES))
-        self._part.sync()
-        key = resumable.part_key(self.upload.id)
-        stored = Stored(key, self._part.bytes, self._part.sha256())
+        storage, key = self._core.storage, resumable.part_key(self.upload.id)
+        stored = storage.settle(key, self._part)
         with self._core.database.write() as session:
             resumable.finish(session, self.upload, stored, self._core.settings)
+        storage.forget_part(key)
         self._core.relay.nudge()
 
 

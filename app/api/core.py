@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from prometheus_client import CollectorRegistry
 
 from app.access.keys import Caller
 from app.access.limits import Limiter
@@ -15,10 +16,11 @@ from app.api.glance import Glances
 from app.api.lookout import Lookout
 from app.api.pool import Pool
 from app.db import Database
+from app.jobs.boards import Boards
 from app.jobs.watch import Watch
 from app.outbox import Relay
 from app.settings import Settings
-from app.storage import LocalStorage
+from app.storage import Storage
 from app.webhooks.sender import Sender
 
 
@@ -28,16 +30,18 @@ class Core:
 
     settings: Settings
     database: Database
-    storage: LocalStorage
+    storage: Storage
     relay: Relay
     pool: Pool
     sender: Sender
     limiter: Limiter
     usage: Usage
     glances: Glances
+    boards: Boards
     readers: Executor  # for what takes less time than to find a thread of the framework's
     lookout: Lookout
     watch: Watch
+    registry: CollectorRegistry  # what /metrics says
     streams: int = 0  # that are open
 
 

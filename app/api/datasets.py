@@ -18,6 +18,7 @@ from app.api.schemas import Printable
 from app.datasets import formats, service
 from app.datasets.service import Checked
 from app.errors import (
+    OF_STORAGE,
     DiskFullError,
     EmptyBodyError,
     GoneError,
@@ -61,6 +62,7 @@ _BODY = {
     RequestTimeoutError,
     TooLargeError,
     UnsupportedMediaTypeError,
+    *OF_STORAGE,
 )
 async def create_dataset(
     request: Request,

@@ -26,10 +26,11 @@ class Download:
     etag: str
     read: Callable[[int, int], Iterator[bytes]]
     sha256: str | None = None
+    elsewhere: Callable[[], str | None] | None = None  # an address that opens it without a key
 
 
 def respond(request: Request, download: Download) -> Response:
-    """The whole, a part, or word that the client has it already."""
+    """The whole, a part, word of where it is, or that the client has it already."""
     if conditional.matches(request.headers.get("if-none-match"), download.etag):
         return conditional.not_modified(download.etag)
     wanted = _range(request, download)
@@ -43,6 +44,10 @@ def respond(request: Request, download: Download) -> Response:
     if download.sha256 is not None:
         digest = base64.b64encode(bytes.fromhex(download.sha256)).decode()
         headers["Repr-Digest"] = f"sha-256=:{digest}:"
+    if not request.state.head and (address := download.elsewhere and download.elsewhere()):
+        del headers["Content-Length"]
+        again = {"Location": address, "Cache-Control": "no-store"}
+        return Response(status_code=307, headers={**headers, **again})
     if wanted is not None:
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{download.length}"
     body = iter(()) if request.state.head else download.read(start, stop)

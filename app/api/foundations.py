@@ -16,6 +16,7 @@ from app.api.datasets import check_of
 from app.api.guard import fails, needs, router
 from app.api.schemas import Printable
 from app.errors import (
+    OF_STORAGE,
     DiskFullError,
     EmptyBodyError,
     GoneError,
@@ -83,6 +84,7 @@ _BODY = {
     TooLargeError,
     UnknownModelError,
     UnsupportedMediaTypeError,
+    *OF_STORAGE,
 )
 async def create_model(
     request: Request,

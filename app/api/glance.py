@@ -7,7 +7,6 @@ is the same to the byte; the row is read every time.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,16 +21,14 @@ from app.access.keys import Caller
 from app.db import Database
 from app.deletion import gone
 from app.errors import NotFoundError
-from app.jobs import queue
-from app.jobs.queue import Place, Standing
+from app.jobs.boards import Boards
+from app.jobs.queue import Place
 from app.jobs.service import KIND, View
 from app.jobs.states import State
 from app.models import ApiKey, Job, Student
-from app.settings import Settings
 from app.statement import Raw, Statement
 
 KEPT = 2048  # answers, of some 4 kB
-BOARD_SECONDS = 0.5  # that a place in the queue may be old
 
 _KEY: tuple[ColumnElement[Any], ...] = (
     ApiKey.id.label("key_id"),
@@ -67,7 +64,7 @@ class Glances:
     """Answers for `GET /v1/jobs/{id}`; `describe` makes one of a view. Safe to share by threads."""
 
     def __init__(
-        self, database: Database, settings: Settings, describe: Callable[[View], bytes]
+        self, database: Database, boards: Boards, describe: Callable[[View], bytes]
     ) -> None:
         self._statement = Statement(
             database,
@@ -83,7 +80,7 @@ class Glances:
         self._state = self._statement.names.index("state")
         self._id = self._statement.names.index("id")
         self._deleted = self._statement.names.index("deleted_at")
-        self._boards = _Boards(database, settings.worker_patience)
+        self._boards = boards
         self._describe = describe
         self._kept: OrderedDict[str, tuple[Any, Said]] = OrderedDict()
         self._lock = Lock()
@@ -141,24 +138,3 @@ class Glances:
         body = self._describe(view)
         etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         return Said(body, etag, open=job.ended_at is None)
-
-
-class _Boards:
-    """Who stands where in each queue, as it was a moment ago: one look serves all who ask."""
-
-    def __init__(self, database: Database, patience: float) -> None:
-        self._database, self._patience = database, patience
-        self._found: dict[str, tuple[float, Standing]] = {}
-        self._lock = Lock()
-
-    def place(self, job: Job) -> Place:
-        """Where a queued job stands."""
-        with self._lock:
-            at, standing = self._found.get(job.queue, (0.0, None))
-            age = time.monotonic() - at
-            if standing is None or age > BOARD_SECONDS or standing.misses(job, age):
-                at = time.monotonic()
-                with self._database.read() as session:
-                    standing = queue.standing(session, job.queue, job.kind, self._patience)
-                self._found[job.queue] = (at, standing)
-        return standing.place(job)

@@ -6,6 +6,7 @@ The guard runs before anything of the request is read: key first, then path, que
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
@@ -34,6 +35,7 @@ SIGNED_IN = "signed_in"
 _DECLARED = "__tdmr_scope__"
 _FAILS = "__tdmr_fails__"
 _BY_ITSELF = "__tdmr_by_itself__"
+_OPERATORS = "__tdmr_operators__"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
@@ -45,6 +47,15 @@ def needs(scope: Scope, cost: Cost | None = None) -> Callable[[Endpoint], Endpoi
 
 def public(endpoint: Endpoint) -> Endpoint:
     """Declare that an endpoint is open to everybody: health and documentation only."""
+    return _declare(None)(endpoint)
+
+
+def operators(endpoint: Endpoint) -> Endpoint:
+    """Declare that an endpoint is the operators': open to TDMR_METRICS_TOKEN, and to no key.
+
+    Without that setting there is no such thing.
+    """
+    setattr(endpoint, _OPERATORS, True)
     return _declare(None)(endpoint)
 
 
@@ -88,6 +99,7 @@ class GuardedRoute(APIRoute):
         self.fails: tuple[type[AppError], ...] = getattr(endpoint, _FAILS, ())
         self.scope: Scope | None
         self.scope, cost = getattr(endpoint, _DECLARED)
+        self.operators: bool = getattr(endpoint, _OPERATORS, False)
         super().__init__(path, endpoint, **options)
         self.safe = _SAFE.issuperset(self.methods or ())
         self.cost: Cost = cost or (Cost.READ if self.safe else Cost.WRITE)
@@ -102,6 +114,8 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             core = await core_of(request)
+            if self.operators:
+                _check_token(core, request)
             if self.scope is not None:
                 request.state.caller = await run_in_threadpool(
                     _admit, core, request, self.scope, self.cost
@@ -145,10 +159,26 @@ def key_of(request: Request) -> str:
     signed_in: str | None = getattr(request.state, SIGNED_IN, None)
     if signed_in is not None:
         return signed_in
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.casefold() != "bearer" or not token.strip():
+    token = _bearer(request)
+    if not token:
         raise UnauthorizedError("Send an access key: Authorization: Bearer tdmr_…")
-    return keys.digest(token.strip())
+    return keys.digest(token)
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.casefold() == "bearer" else ""
+
+
+def _check_token(core: Core, request: Request) -> None:
+    """Raise NotFoundError where there is no operators' token, UnauthorizedError without it."""
+    token = core.settings.metrics_token
+    if token is None:
+        raise NotFoundError("There is no such thing.")
+    wanted = token.get_secret_value().encode()
+    if not secrets.compare_digest(_bearer(request).encode(), wanted):
+        core.limiter.failed(_address(request))
+        raise UnauthorizedError("Send the operator's token: Authorization: Bearer …")
 
 
 def _admit(core: Core, request: Request, scope: Scope, cost: Cost) -> Caller:

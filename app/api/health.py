@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from datetime import datetime, timedelta
 
 from fastapi import APIRouter
@@ -19,8 +17,6 @@ from app.models import Job
 from tdmr.wire.service import Health, Ready
 
 routes = APIRouter(route_class=GuardedRoute)
-
-MIN_FREE_BYTES = 64 * 2**20
 
 
 @routes.get("/healthz")
@@ -59,12 +55,7 @@ def _database(core: Core) -> str:
 
 
 def _storage(core: Core) -> str:
-    root = core.storage.root
-    if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
-        return "the storage can't be written to"
-    if shutil.disk_usage(root).free < MIN_FREE_BYTES:
-        return "the storage is full"
-    return "ok"
+    return core.storage.trouble() or "ok"
 
 
 def _worker(core: Core) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import structlog
 from fastapi import Path, Query, Response
 
 from app.access.scopes import Scope
@@ -14,13 +15,14 @@ from app.api.pages import AfterNumber, Limit
 from app.api.schemas import Printable
 from app.datasets import gallery, service
 from app.datasets.gallery import Gallery, Row
-from app.errors import ConflictError, DamagedFileError, GoneError, NotFoundError
+from app.errors import OF_STORAGE, ConflictError, DamagedFileError, GoneError, NotFoundError
 from app.models import Dataset
 from tdmr.data.index import Split
 from tdmr.wire.base import Page
 from tdmr.wire.datasets import ImageOut
 
 routes = router()
+log = structlog.get_logger(__name__)
 
 Label = Annotated[str | None, Query(max_length=255, description="Of this class."), Printable]
 OfSplit = Annotated[Split | None, Query(description="Of this split.")]
@@ -37,7 +39,7 @@ FOR_EVER = "private, max-age=31536000, immutable"  # a dataset's version never c
 
 @routes.get("/datasets/{dataset_id}/images")
 @needs(Scope.DATASETS_READ)
-@fails(ConflictError, DamagedFileError, GoneError)
+@fails(ConflictError, DamagedFileError, GoneError, *OF_STORAGE)
 def list_images(
     response: Response,
     core: CoreDep,
@@ -51,8 +53,7 @@ def list_images(
     """A ready dataset's images by split, class and name in the upload, with thumbnails."""
     dataset = _ready(core, caller.owner, dataset_id)
     runs = gallery.runs(dataset.splits or {}, split, label)
-    with _opened(core, dataset) as opened:
-        found = gallery.page(opened, runs, pages.after_number(after), limit + 1)
+    found = gallery.page(_opened(core, dataset), runs, pages.after_number(after), limit + 1)
     rows, has_more = pages.cut(found, limit)
     cursor = pages.encode(str(rows[-1].number + 1)) if has_more else None
     if cursor is not None:
@@ -64,11 +65,10 @@ def list_images(
 
 @routes.get("/datasets/{dataset_id}/images/{number}", response_class=Response, responses=_JPEG)
 @needs(Scope.DATASETS_READ)
-@fails(ConflictError, DamagedFileError, GoneError)
+@fails(ConflictError, DamagedFileError, GoneError, *OF_STORAGE)
 def get_thumbnail(core: CoreDep, caller: CallerDep, dataset_id: str, number: Number) -> Response:
     """The thumbnail of one image."""
-    with _opened(core, _ready(core, caller.owner, dataset_id)) as opened:
-        data = opened.thumbnail(number)
+    data = _opened(core, _ready(core, caller.owner, dataset_id)).thumbnail(number)
     if data is None:
         raise NotFoundError("The dataset has no image of that number.")
     return Response(data, media_type="image/jpeg", headers={"Cache-Control": FOR_EVER})
@@ -87,7 +87,12 @@ def _opened(core: Core, dataset: Dataset) -> Gallery:
         raise ConflictError(
             "The dataset was checked before there were thumbnails. Upload it again."
         )
-    return Gallery(core.storage.path(dataset.gallery_key))
+    key = dataset.gallery_key
+    size = core.storage.size(key)
+    if size is None:
+        log.error("damaged_file", key=key)
+        raise DamagedFileError("The dataset's thumbnails are gone. Upload it again.")
+    return Gallery(size, lambda start, stop: b"".join(core.storage.read(key, start, stop)))
 
 
 def _described(dataset_id: str, row: Row) -> ImageOut:

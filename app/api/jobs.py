@@ -20,6 +20,7 @@ from app.api import conditional, idempotency, pages, preferences, retrying, stre
 from app.api.core import CallerDep, Core, CoreDep, core_of
 from app.api.glance import Found, Said
 from app.api.guard import admit, by_itself, fails, needs, router
+from app.api.middleware import WAITED
 from app.api.pages import After, AfterNumber, Limit
 from app.api.schemas import DryRun, JobIn, RetryIn
 from app.errors import (
@@ -114,8 +115,9 @@ def list_jobs(
     """Your jobs, the newest first."""
     with core.database.read() as session:
         before = pages.after_id(after)
-        found = service.newest(session, caller.owner, before, status, limit + 1, core.settings)
-    views, has_more = pages.cut(found, limit)
+        found = service.newest(session, caller.owner, before, status, limit + 1)
+    rows, has_more = pages.cut(found, limit)
+    views = [View(job, core.boards.place(job), student) for job, student in rows]
     cursor = pages.encode(views[-1].job.id) if has_more else None
     if cursor is not None:
         query: dict[str, str | int | None] = {"limit": limit, "after": cursor, "status": status}
@@ -135,7 +137,9 @@ async def get_job(request: Request, job_id: str) -> Response:
     wait = preferences.wait_seconds(request)
     said = await _in_reader(core, partial(_admitted, core, request, job_id))
     if wait:
+        began = time.perf_counter()
         said = await _wait(core, request, job_id, said, seen, wait)
+        request.scope["state"][WAITED] = time.perf_counter() - began
     headers = {"ETag": said.etag}
     if said.open:
         headers["Retry-After"] = POLL_SECONDS

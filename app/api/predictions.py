@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Query, Request
 from starlette.concurrency import run_in_threadpool
 
+from app import metrics
 from app.access.limits import Cost
 from app.access.scopes import Scope
 from app.api import body, forms
 from app.api.core import CallerDep, Core, CoreDep
 from app.api.guard import fails, needs, router
 from app.errors import (
+    OF_STORAGE,
     BadImagesError,
     BusyError,
     DamagedFileError,
@@ -84,6 +86,7 @@ class _Order:
     RequestTimeoutError,
     TooLargeError,
     UnsupportedMediaTypeError,
+    *OF_STORAGE,
 )
 async def predict(
     request: Request, core: CoreDep, caller: CallerDep, student_id: str, top: Top = 5
@@ -100,6 +103,7 @@ async def predict(
         images = await _images(request, kind, core.settings)
         order = _Order(core, file, images, top)
         found, temperature = await core.pool.work(request, lambda stop: _classify(order, stop))
+    metrics.PREDICTIONS.inc(len(found))
     return PredictionsOut(
         student_id=student_id, file=file.name, temperature=temperature, predictions=found
     )

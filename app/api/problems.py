@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy import exc
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -77,6 +78,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(OperationalError, _database_error)
+    app.add_exception_handler(exc.TimeoutError, _pool_used_up)
 
 
 def _answer(request: Request, error: AppError) -> Response:
@@ -129,6 +131,11 @@ async def _database_error(request: Request, error: Exception) -> Response:
     if "disk is full" in text or "No space left" in text:
         return _answer(request, DiskFullError("The server's disk is full. Nothing was stored."))
     return _answer(request, UnavailableError("The database doesn't answer. Try again."))
+
+
+async def _pool_used_up(request: Request, _: Exception) -> Response:
+    log.error("database_pool_used_up", request_id=request.state.request_id)
+    return _answer(request, UnavailableError("Every connection to the database is in use."))
 
 
 def _item(request: Request, found: dict[str, Any]) -> ErrorItem:

@@ -23,6 +23,7 @@ from app.api.guard import fails, needs, router
 from app.api.tus import Checksum
 from app.datasets import resumable
 from app.errors import (
+    OF_STORAGE,
     ChecksumMismatchError,
     ConflictError,
     DiskFullError,
@@ -141,6 +142,7 @@ def upload_options(core: CoreDep) -> Response:
     TooManyUploadsError,
     TusVersionError,
     UnsupportedMediaTypeError,
+    *OF_STORAGE,
 )
 async def create_upload(
     request: Request,
@@ -278,6 +280,7 @@ def get_upload(
     TooLargeError,
     TusVersionError,
     UnsupportedMediaTypeError,
+    *OF_STORAGE,
 )
 async def append_to_upload(
     request: Request,

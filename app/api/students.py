@@ -9,28 +9,33 @@ from fastapi import Request, Response
 
 from app.access.scopes import Scope
 from app.api import downloads, pages
-from app.api.core import CallerDep, CoreDep
+from app.api.core import CallerDep, Core, CoreDep
 from app.api.downloads import Download
 from app.api.guard import fails, needs, router
 from app.api.pages import After, Limit
-from app.errors import DamagedFileError, GoneError, RangeNotSatisfiableError
+from app.errors import OF_STORAGE, DamagedFileError, GoneError, RangeNotSatisfiableError
 from app.models import Student
 from app.students import archive, service
+from app.students.service import StoredFile
 from tdmr.wire.base import Page
 from tdmr.wire.students import FileOut, StudentOut, StudentSummary
 
 routes = router()
 
 
-def _bytes(media_type: str) -> dict[int | str, dict[str, Any]]:
+def _bytes(media_type: str, *, elsewhere: bool = False) -> dict[int | str, dict[str, Any]]:
     # Of any type, a file may also be JSON.
     schema = {} if media_type == "*/*" else {"type": "string", "format": "binary"}
     content = {media_type: {"schema": schema}}
-    return {
+    answers: dict[int | str, dict[str, Any]] = {
         200: {"description": "The bytes.", "content": content},
         206: {"description": "The part that the Range header asks for.", "content": content},
         304: {"description": "The client's copy is still good."},
     }
+    if elsewhere:
+        told = "The store has the bytes: for a while, at the address in Location."
+        answers[307] = {"description": told}
+    return answers
 
 
 @routes.get("/students")
@@ -79,14 +84,19 @@ def list_files(core: CoreDep, caller: CallerDep, student_id: str) -> Page[FileOu
     return Page(data=files, has_more=False, next_cursor=None)
 
 
-@routes.get("/students/{student_id}/files/{name}", response_class=Response, responses=_bytes("*/*"))
+@routes.get(
+    "/students/{student_id}/files/{name}",
+    response_class=Response,
+    responses=_bytes("*/*", elsewhere=True),
+)
 @needs(Scope.STUDENTS_READ)
-@fails(DamagedFileError, GoneError, RangeNotSatisfiableError)
+@fails(DamagedFileError, GoneError, RangeNotSatisfiableError, *OF_STORAGE)
 def get_file(
     request: Request, core: CoreDep, caller: CallerDep, student_id: str, name: str
 ) -> Response:
     """One file; `Range` for a part of it, `Repr-Digest` to check it."""
     file = service.file_of(_student(core, caller, student_id), name)
+    service.check_stored(core.storage, file)
     return downloads.respond(
         request,
         Download(
@@ -94,8 +104,9 @@ def get_file(
             media_type=file.media_type,
             length=file.bytes,
             etag=f'"{file.sha256}"',
-            read=partial(archive.read_file, service.located(core.storage, file)),
+            read=partial(core.storage.read, file.key),
             sha256=file.sha256,
+            elsewhere=partial(_signed, core, file) if core.settings.signed_downloads else None,
         ),
     )
 
@@ -104,7 +115,7 @@ def get_file(
     "/students/{student_id}/archive", response_class=Response, responses=_bytes("application/zip")
 )
 @needs(Scope.STUDENTS_READ)
-@fails(DamagedFileError, GoneError, RangeNotSatisfiableError)
+@fails(DamagedFileError, GoneError, RangeNotSatisfiableError, *OF_STORAGE)
 def get_archive(request: Request, core: CoreDep, caller: CallerDep, student_id: str) -> Response:
     """All files as one zip archive, the same bytes every time."""
     student = _student(core, caller, student_id)
@@ -119,6 +130,10 @@ def get_archive(request: Request, core: CoreDep, caller: CallerDep, student_id: 
             read=whole.read,
         ),
     )
+
+
+def _signed(core: Core, file: StoredFile) -> str | None:
+    return core.storage.signed(file.key, core.settings.signed_seconds)
 
 
 def _student(core: CoreDep, caller: CallerDep, student_id: str) -> Student:

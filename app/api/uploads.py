@@ -10,6 +10,7 @@ import anyio
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
+from app import metrics
 from app.api.body import content_length, media_type
 from app.datasets import formats
 from app.datasets.formats import HEAD_BYTES, KNOWN, MEDIA_TYPES, TAIL_BYTES, Format
@@ -19,7 +20,7 @@ from app.errors import (
     TooLargeError,
     UnsupportedMediaTypeError,
 )
-from app.storage import LocalStorage, Stored, Writer
+from app.storage import Storage, Stored, Writer
 
 BLOCK = 1 << 20
 
@@ -78,7 +79,7 @@ def check_headers(
 
 async def store(
     request: Request,
-    storage: LocalStorage,
+    storage: Storage,
     key: str,
     max_bytes: int,
     judge: Judge | None = None,
@@ -102,6 +103,7 @@ def _take(judge: Judge, writer: Writer, block: bytes, max_bytes: int) -> None:
     if writer.bytes + len(block) > max_bytes:
         raise _too_large(max_bytes)
     writer.write(block)
+    metrics.UPLOADED.inc(len(block))
 
 
 def judge_start(head: bytes) -> Format:

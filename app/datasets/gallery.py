@@ -13,11 +13,10 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from tdmr.data.index import SPLITS, IndexedImage
 
@@ -107,28 +106,18 @@ class Row:
 
 
 class Gallery:
-    """A gallery, open for reading; a context manager. Raises ValueError for another file."""
+    """A gallery of `size` bytes, of which `read` gives those from a start to a stop.
 
-    def __init__(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_RDONLY)
-        size = os.fstat(self._handle).st_size
-        footer = os.pread(self._handle, _FOOTER.size, max(0, size - _FOOTER.size))
+    Raises ValueError for another file.
+    """
+
+    def __init__(self, size: int, read: Callable[[int, int], bytes]) -> None:
+        self._read = read
+        footer = read(max(0, size - _FOOTER.size), size)
         magic, self.count = _FOOTER.unpack(footer) if len(footer) == _FOOTER.size else (b"", 0)
         self._table = size - _FOOTER.size - self.count * _ROW.size
         if magic != MAGIC or self._table < 0:
-            os.close(self._handle)
             raise ValueError("not a gallery")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self._handle)
 
     def rows(self, start: int, stop: int) -> list[Row]:
         """The images from `start` up to, and without, `stop`."""
@@ -136,19 +125,18 @@ class Gallery:
         if not places:
             return []
         first = places[0][2]
-        length = places[-1][2] + places[-1][3] - first
-        lines = os.pread(self._handle, length, first).splitlines()
+        lines = self._read(first, places[-1][2] + places[-1][3]).splitlines()
         return [Row(start + n, **json.loads(line)) for n, line in enumerate(lines)]
 
     def thumbnail(self, number: int) -> bytes | None:
         """The JPEG bytes of one image's thumbnail, or None where there is no such image."""
         places = self._places(number, number + 1) if 0 <= number < self.count else []
-        return os.pread(self._handle, places[0][1], places[0][0]) if places else None
+        return self._read(places[0][0], places[0][0] + places[0][1]) if places else None
 
     def _places(self, start: int, stop: int) -> list[tuple[int, int, int, int]]:
         wanted = max(0, stop - start) * _ROW.size
-        data = os.pread(self._handle, wanted, self._table + start * _ROW.size)
-        return list(_ROW.iter_unpack(data))
+        place = self._table + start * _ROW.size
+        return list(_ROW.iter_unpack(self._read(place, place + wanted)))
 
 
 def page(gallery: Gallery, wanted: list[range], start: int, limit: int) -> list[Row]:

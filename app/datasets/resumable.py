@@ -19,7 +19,7 @@ from app.errors import GoneError, LockedError, NotFoundError, TooManyUploadsErro
 from app.jobs.idempotency import Idempotency
 from app.models import Dataset, Upload
 from app.settings import Settings
-from app.storage import LocalStorage, Stored
+from app.storage import Storage, Stored
 
 PARTS = "parts"
 RETRY_SECONDS = 60  # after which a caller with too many open uploads may look again
@@ -109,14 +109,14 @@ def finish(session: Session, upload: Upload, stored: Stored, settings: Settings)
     _move(session, upload, received_bytes=stored.bytes, expires_at=None, dataset_id=dataset_id)
 
 
-def remove(database: Database, storage: LocalStorage, upload_id: str) -> None:
+def remove(database: Database, storage: Storage, upload_id: str) -> None:
     """Forget an upload; its bytes go with it, unless a dataset has them now. Raises LockedError."""
     with _held(storage, upload_id):
         drop(database, storage, upload_id)
 
 
 def drop(
-    database: Database, storage: LocalStorage, upload_id: str, *, expired_only: bool = False
+    database: Database, storage: Storage, upload_id: str, *, expired_only: bool = False
 ) -> bool:
     """As `remove`, for a caller that holds the part; whether there was one to forget."""
     unwanted = delete(Upload).where(Upload.id == upload_id)
@@ -131,7 +131,7 @@ def drop(
     return gone is not None
 
 
-def forget(database: Database, storage: LocalStorage, seconds: float = service.DAY) -> int:
+def forget(database: Database, storage: Storage, seconds: float = service.DAY) -> int:
     """Remove expired uploads, and parts that nothing has spoken of for `seconds`; how many."""
     with database.read() as session:
         expired = session.scalars(select(Upload.id).where(Upload.expires_at <= now(session))).all()
@@ -146,7 +146,7 @@ def forget(database: Database, storage: LocalStorage, seconds: float = service.D
 
 
 @contextmanager
-def _held(storage: LocalStorage, upload_id: str) -> Iterator[None]:
+def _held(storage: Storage, upload_id: str) -> Iterator[None]:
     """Nobody else sends to an upload meanwhile. Raises LockedError; a lost part is no hindrance."""
     try:
         part = storage.part(part_key(upload_id))

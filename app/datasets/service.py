@@ -19,7 +19,7 @@ from app.jobs import moves, needed
 from app.jobs.idempotency import Idempotency
 from app.models import Dataset, Job
 from app.settings import Settings
-from app.storage import LocalStorage, Stored
+from app.storage import Storage, Stored
 from app.webhooks import events as webhooks
 from tdmr.errors import Failure
 from tdmr.wire.datasets import Finding
@@ -190,7 +190,7 @@ def settle_failed(session: Session, dataset_id: str, failure: Failure) -> str | 
     return _finish(session, dataset, "invalid", [finding.model_dump(mode="json")])
 
 
-def forget_orphans(session: Session, storage: LocalStorage, seconds: float = DAY) -> None:
+def forget_orphans(session: Session, storage: Storage, seconds: float = DAY) -> None:
     """Delete uploads that no dataset waits for: a process died between two steps, long ago."""
     for key in storage.older_than(seconds, UPLOADS):
         if session.scalar(select(Dataset.id).where(Dataset.upload_key == key)) is None:

@@ -17,7 +17,7 @@ from app.jobs import moves, needed
 from app.jobs.idempotency import Idempotency
 from app.models import Job, Model
 from app.settings import Settings
-from app.storage import LocalStorage, Stored
+from app.storage import Storage, Stored
 from tdmr import own
 from tdmr.config import JobSpec
 from tdmr.errors import Failure
@@ -200,7 +200,7 @@ def settle_failed(session: Session, model_id: str, failure: Failure) -> str | No
     return settle(session, model_id, Report(findings=[finding]))
 
 
-def forget_orphans(session: Session, storage: LocalStorage, seconds: float = DAY) -> None:
+def forget_orphans(session: Session, storage: Storage, seconds: float = DAY) -> None:
     """Delete weights that no row speaks of: a process died between two steps, long ago."""
     for key in storage.older_than(seconds, FOLDER):
         if session.scalar(select(Model.id).where(Model.file_key == key)) is None:

@@ -31,6 +31,8 @@ class Claim:
     spec: Json
     checkpoint: Json | None
     worker: str
+    request_id: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
+from app import logs
 from app.db import now
 from app.jobs.claims import Checkpoint
 from app.jobs.moves import locked, move, owe_bell, submit
 from app.jobs.states import State
 from app.models import Job, Json
+from tdmr import spans
 from tdmr.errors import Failure
 
 MAX_BACKOFF_SECONDS = 300.0
@@ -63,19 +65,23 @@ def cancel(session: Session, job: Job, *, ring: bool) -> State:
 
 
 def package(session: Session, job: Job, spec: Json, *, ring: bool) -> None:
-    """Queue the packaging of what `job` has trained, as a job of its own."""
-    submit(
-        session,
-        owner=job.owner,
-        kind="package",
-        dataset_id=job.dataset_id,
-        model_id=job.model_id,
-        spec=spec,
-        max_attempts=job.max_attempts,
-        ring=ring,
-        queue_name=job.queue,
-        parent_id=job.id,
-    )
+    """Queue the packaging of what `job` has trained, as a job of its own.
+
+    It belongs to the request that ordered `job`, whoever brings it about.
+    """
+    with logs.under(job.request_id), spans.under(job.traceparent):
+        submit(
+            session,
+            owner=job.owner,
+            kind="package",
+            dataset_id=job.dataset_id,
+            model_id=job.model_id,
+            spec=spec,
+            max_attempts=job.max_attempts,
+            ring=ring,
+            queue_name=job.queue,
+            parent_id=job.id,
+        )
 
 
 def has_student(job: Job) -> bool:

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db import now
+from app import metrics
+from app.db import after_commit, now
 from app.errors import ConflictError
 from app.jobs import ends, log, together
 from app.jobs.claims import Checkpoint, Claim, Orders, Swept
@@ -22,6 +23,7 @@ from app.models import Job, Json
 from tdmr.errors import Failure
 
 SWEEP_BATCH = 100
+PUT_OFF_SECONDS = 15.0
 
 
 def beat(
@@ -142,6 +144,15 @@ def hand_back(session: Session, claim: Claim, *, ring: bool = False) -> State:
     return ends.requeue(session, job, delay=0.0, data={"reason": "handed_back"}, ring=ring)
 
 
+def put_off(session: Session, claim: Claim, *, ring: bool = False) -> State:
+    """Put the job back for a while: the store of files is away. Raises LeaseLostError."""
+    job = fenced(session, claim)
+    if job.cancel_requested_at is not None:
+        return ends.cancel(session, job, ring=ring)
+    why = {"reason": "storage_unavailable"}
+    return ends.requeue(session, job, delay=PUT_OFF_SECONDS, data=why, ring=ring)
+
+
 def request_cancel(session: Session, job: Job, *, ring: bool = False) -> Job:
     """Cancel a waiting job at once; ask a running one to stop. Raises ConflictError."""
     job = _owners_own(session, job)
@@ -235,6 +246,7 @@ def _sweep_one(session: Session, job: Job, *, ring: bool) -> Swept:
         suggestion="Retry it; if it happens again, look at the worker's memory.",
     )
     attempt = job.attempt
+    after_commit(session, metrics.SWEPT.labels(job.kind).inc)
     state = ends.give_up(session, job, failure, ring=ring)
     return Swept(
         job_id=job.id,

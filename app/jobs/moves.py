@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
-from app import outbox
-from app.db import new_id, now
+from app import logs, metrics, outbox
+from app.db import after_commit, new_id, now
 from app.jobs import log, queue, together
 from app.jobs.claims import Claim, LeaseLostError
 from app.jobs.states import ENDED, HELD, State, check
 from app.models import Job, Json
 from app.webhooks import events as webhooks
+from tdmr import spans
 
 
 def submit(
@@ -67,6 +70,8 @@ def submit(
         priority=priority,
         max_seconds=max_seconds,
         parent_id=parent_id,
+        request_id=logs.REQUEST.get(),
+        traceparent=spans.PARENT.get(),
         retry_of=retry_of,
         checkpoint=checkpoint,
         sweep_id=sweep_id,
@@ -96,34 +101,22 @@ def claim(
     One conditional UPDATE: of many claimers at once, each job has exactly one winner.
     """
     moment = now(session)
-    ranks = queue.due(moment, queues, kinds)
-    first = (
-        select(Job.id)
-        .join(ranks, ranks.c.id == Job.id)
-        .where(Job.state == State.QUEUED)
-        .order_by(ranks.c.position)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=Job)
-    )
-    job = session.scalar(
-        update(Job)
-        .where(Job.id == first.scalar_subquery(), Job.state == State.QUEUED)
-        .values(
-            state=State.RUNNING,
-            attempt=Job.attempt + 1,
-            lease_owner=worker,
-            lease_until=moment + timedelta(seconds=lease_seconds),
-            claimed_at=moment,
-            heartbeat_at=moment,
-            started_at=func.coalesce(Job.started_at, moment),
-            progress=None,
-        )
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
+    given = {
+        "moment": moment,
+        "worker": worker,
+        "until": moment + timedelta(seconds=lease_seconds),
+    }
+    is_any, takes = _ways(*(None if each is None else tuple(each) for each in (queues, kinds)))
+    if not session.scalar(is_any, given):
+        return None
+    for take in takes:
+        job = session.scalar(take, given)
+        if job is not None:
+            break
     if job is None:
         return None
     log.append(session, job.id, "started", {"attempt": job.attempt, "worker": worker})
+    after_commit(session, metrics.CLAIMS.labels(job.kind).inc)
     return Claim(
         job_id=job.id,
         kind=job.kind,
@@ -135,7 +128,37 @@ def claim(
         spec=job.spec,
         checkpoint=job.checkpoint,
         worker=worker,
+        request_id=job.request_id,
+        traceparent=job.traceparent,
     )
+
+
+@lru_cache(maxsize=64)
+def _ways(
+    queues: tuple[str, ...] | None, kinds: tuple[str, ...] | None
+) -> tuple[Select[bool], list[ReturningUpdate[Job]]]:
+    """Whether there is a next job, and the ways to take it.
+
+    Made once, since that takes longer than to carry them out.
+    """
+    moment = queue.MOMENT
+    return select(queue.is_any(queues, kinds)), [
+        update(Job)
+        .where(Job.id == first, Job.state == State.QUEUED)
+        .values(
+            state=State.RUNNING,
+            attempt=Job.attempt + 1,
+            lease_owner=bindparam("worker"),
+            lease_until=bindparam("until"),
+            claimed_at=moment,
+            heartbeat_at=moment,
+            started_at=func.coalesce(Job.started_at, moment),
+            progress=None,
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+        for first in queue.nexts(queues, kinds)
+    ]
 
 
 def fenced(session: Session, claim: Claim) -> Job:
@@ -193,6 +216,8 @@ def move(session: Session, job: Job, state: State, event: str, data: Json) -> St
     job.state = state
     if state in ENDED:
         job.ended_at = now(session)
+        code = job.failure["code"] if job.failure and state == State.FAILED else ""
+        after_commit(session, metrics.ENDED.labels(job.kind, state, code).inc)
     log.append(session, job.id, event, data)
     webhooks.job_moved(session, job)
     if job.sweep_id is not None:

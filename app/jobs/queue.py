@@ -13,15 +13,35 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Subquery, case, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Select,
+    Subquery,
+    bindparam,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from app.db import now
+from app.db import UtcDateTime, now
 from app.jobs import fleet
 from app.jobs.states import HELD, State
 from app.models import Job
 
 LONG = "distil"  # the kind that takes a device for long
+CROWD = 500  # owners, of whom to rank all that waits is quicker than to ask after each
+OWN_ORDER = (Job.priority.desc(), Job.run_after, Job.id)
+MOMENT = bindparam("moment", type_=UtcDateTime())  # in statements that are made once
+Moment = datetime | ColumnElement[datetime]
+# Spelled out in statements: only so does a database find the indexes of those who wait.
+_QUEUED: ColumnElement[str] = literal_column(f"'{State.QUEUED}'")
+_LONG: ColumnElement[str] = literal_column(f"'{LONG}'")
 
 
 @dataclass(frozen=True)
@@ -32,43 +52,137 @@ class Place:
     reason: str
 
 
-def due(moment: datetime, queues: Sequence[str] | None, kinds: Sequence[str] | None) -> Subquery:
+def due(moment: Moment, queues: Sequence[str] | None, kinds: Sequence[str] | None) -> Subquery:
     """Every job that may be claimed at `moment` from these queues (None: all), with its place.
 
     Columns: `id` and `position`, 1 being the next to claim.
     """
-    where: list[ColumnElement[bool]] = [
-        Job.state == State.QUEUED,
-        Job.run_after <= moment,
-        Job.waits_for.is_(None),
-    ]
-    if queues is not None:
-        where.append(Job.queue.in_(queues))
-    if kinds is not None:
-        where.append(Job.kind.in_(kinds))
-    busy = (
-        select(Job.owner, func.count().label("jobs"))
-        .where(Job.state.in_(HELD), Job.kind == LONG)
-        .group_by(Job.owner)
-        .subquery()
-    )
-    own = func.row_number().over(
-        partition_by=(Job.owner, Job.kind == LONG),
-        order_by=(Job.priority.desc(), Job.run_after, Job.id),
-    )
-    turns = (
-        select(
-            Job.id,
-            Job.run_after,
-            case((Job.kind == LONG, own + func.coalesce(busy.c.jobs, 0)), else_=0).label("turn"),
-        )
-        .outerjoin(busy, busy.c.owner == Job.owner)
-        .where(*where)
-        .subquery()
-    )
+    parts = []
+    if kinds is None or LONG in kinds:
+        own = func.row_number().over(partition_by=Job.owner, order_by=OWN_ORDER)
+        waiting = select(Job.owner, Job.id, Job.run_after, own.label("own"))
+        each = waiting.where(*_due(moment, queues, Job), Job.kind == _LONG).subquery()
+        busy = _busy()
+        turn = each.c.own + func.coalesce(busy.c.jobs, 0)
+        ranked = select(each.c.id, each.c.run_after, turn.label("turn"))
+        parts.append(ranked.outerjoin(busy, busy.c.owner == each.c.owner))
+    if kinds is None or set(kinds) != {LONG}:
+        short = select(Job.id, Job.run_after, literal(0).label("turn"))
+        parts.append(short.where(*_due(moment, queues, Job), *_short(kinds)))
+    turns = union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
     order = (turns.c.turn, turns.c.run_after, turns.c.id)
     position = func.row_number().over(order_by=order).label("position")
     return select(turns.c.id, position).subquery()
+
+
+def is_any(queues: Sequence[str] | None, kinds: Sequence[str] | None) -> ColumnElement[bool]:
+    """Whether any job may be claimed at MOMENT: what idle workers ask each second costs little."""
+    found = []
+    if kinds is None or LONG in kinds:
+        found.append(exists().where(*_due(MOMENT, queues, Job), Job.kind == _LONG))
+    if kinds is None or set(kinds) != {LONG}:
+        found.append(exists().where(*_due(MOMENT, queues, Job), *_short(kinds)))
+    return or_(*found)
+
+
+def nexts(
+    queues: Sequence[str] | None, kinds: Sequence[str] | None
+) -> list[ColumnElement[str | None]]:
+    """Whom to claim at MOMENT: ids to be tried in turn, each the next one's or null, and locked.
+
+    All say the same. The first is quick and may miss it: it looks at the first job of each owner
+    alone, whom another claimer may have locked, and gives up where very many owners wait. The last
+    ranks all who wait, and doesn't.
+    """
+    found = []
+    if queues is not None and len(queues) == 1:
+        quick: list[ColumnElement[str | None]] = []
+        if kinds is None or set(kinds) != {LONG}:
+            first = select(Job.id).where(*_due(MOMENT, queues, Job), *_short(kinds))
+            quick.append(_locking(first.order_by(Job.run_after, Job.id)))
+        if kinds is None or LONG in kinds:
+            quick.append(_locking(_heads(queues)))
+        found.append(func.coalesce(*quick) if len(quick) > 1 else quick[0])
+    ranks = due(MOMENT, queues, kinds)
+    ranked = select(Job.id).join(ranks, ranks.c.id == Job.id).where(Job.state == _QUEUED)
+    return [*found, _locking(ranked.order_by(ranks.c.position))]
+
+
+def _heads(queues: Sequence[str]) -> Select[str]:
+    """Every owner's first training, in the order of their turns; none of more than CROWD owners.
+
+    Owners are found one after the other, each by a step in the index (a loose index scan), so that
+    what it costs goes by the number of owners and not of jobs.
+    """
+    some, more, head = aliased(Job), aliased(Job), aliased(Job)
+    owners = select(func.min(some.owner).label("owner")).where(*_trainings(queues, some))
+    walk = owners.cte("owners", recursive=True)
+    behind = select(func.min(more.owner)).where(
+        *_trainings(queues, more), more.owner > walk.c.owner
+    )
+    walk = walk.union_all(
+        select(behind.correlate(walk).scalar_subquery()).where(walk.c.owner.is_not(None))
+    )
+    few = select(walk.c.owner).where(walk.c.owner.is_not(None)).limit(CROWD + 1).cte("few")
+    first = (
+        select(head.id)
+        .where(*_due(MOMENT, queues, head), head.kind == _LONG, head.owner == few.c.owner)
+        .order_by(head.priority.desc(), head.run_after, head.id)
+        .limit(1)
+        .correlate(few)
+        .scalar_subquery()
+    )
+    heads, busy = select(few.c.owner, first.label("id")).cte("heads"), _busy()
+    return (
+        select(Job.id)
+        .join(heads, heads.c.id == Job.id)
+        .outerjoin(busy, busy.c.owner == heads.c.owner)
+        .where(
+            Job.state == _QUEUED, select(func.count()).select_from(few).scalar_subquery() <= CROWD
+        )
+        .order_by(func.coalesce(busy.c.jobs, 0), Job.run_after, Job.id)
+    )
+
+
+def _locking(query: Select[str]) -> ColumnElement[str | None]:
+    return query.limit(1).with_for_update(skip_locked=True, of=Job).scalar_subquery()
+
+
+def _busy() -> CTE:
+    """How many trainings of each owner run."""
+    busy = select(Job.owner, func.count().label("jobs"))
+    busy = busy.where(Job.state.in_(HELD), Job.kind == LONG).group_by(Job.owner)
+    return busy.cte("busy").prefix_with("MATERIALIZED", dialect="postgresql")
+
+
+def _trainings(queues: Sequence[str] | None, job: type[Job]) -> tuple[ColumnElement[bool], ...]:
+    return (
+        job.state == _QUEUED,
+        job.kind == _LONG,
+        job.waits_for.is_(None),
+        *_among(job.queue, queues),
+    )
+
+
+def _due(
+    moment: Moment, queues: Sequence[str] | None, job: type[Job]
+) -> tuple[ColumnElement[bool], ...]:
+    due = (job.state == _QUEUED, job.run_after <= moment, job.waits_for.is_(None))
+    return *due, *_among(job.queue, queues)
+
+
+def _short(kinds: Sequence[str] | None) -> tuple[ColumnElement[bool], ...]:
+    asked = None if kinds is None else [kind for kind in kinds if kind != LONG]
+    return Job.kind != _LONG, *_among(Job.kind, asked)
+
+
+def _among(
+    column: InstrumentedAttribute[str], names: Sequence[str] | None
+) -> tuple[ColumnElement[bool], ...]:
+    if names is None:
+        return ()
+    # Of one name, an index gives the rows in the order that they are wanted in.
+    return (column == names[0] if len(names) == 1 else column.in_(names),)
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,7 @@ def newest(
     before: str | None,
     state: str | None,
     limit: int,
-    settings: Settings,
-) -> list[View]:
+) -> list[tuple[Job, Student | None]]:
     """An owner's distillations, the newest first, beginning behind the id `before`."""
     query = (
         select(Job, Student)
@@ -124,9 +123,8 @@ def newest(
         query = query.where(Job.id < before)
     if state is not None:
         query = query.where(Job.state == state)
-    rows = session.execute(query.order_by(Job.id.desc()).limit(limit)).all()
-    places = queue.places(session, [row[0] for row in rows], settings.worker_patience)
-    return [View(row[0], places.get(row[0].id), row[1]) for row in rows]
+    rows = session.execute(query.order_by(Job.id.desc()).limit(limit))
+    return [(job, student) for job, student in rows]
 
 
 def events(

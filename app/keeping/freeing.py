@@ -17,7 +17,7 @@ from app.deletion import Row
 from app.foundations import service as foundations
 from app.jobs.dependants import inherited
 from app.models import Dataset, Event, Job, Model, Student, Upload
-from app.storage import LocalStorage
+from app.storage import Storage
 from tdmr import failpoint
 
 BATCH = 10  # rows in one transaction; a job brings its log along
@@ -27,7 +27,7 @@ Emptying = Callable[[Session], Sequence[str]]
 log = structlog.get_logger(__name__)
 
 
-def free(database: Database, storage: LocalStorage) -> int:
+def free(database: Database, storage: Storage) -> int:
     """One round; how many things were freed. Any number of workers may do it at once."""
     return sum(
         drain(database, storage, emptying)
@@ -35,7 +35,7 @@ def free(database: Database, storage: LocalStorage) -> int:
     )
 
 
-def drain(database: Database, storage: LocalStorage, emptying: Emptying) -> int:
+def drain(database: Database, storage: Storage, emptying: Emptying) -> int:
     """Have rows emptied, batch after batch, and remove what each had; how many they were."""
     total = 0
     while True:

@@ -18,7 +18,7 @@ from app.jobs.states import ENDED
 from app.keeping.freeing import BATCH, drain
 from app.models import Dataset, Event, Job, Model
 from app.settings import Settings
-from app.storage import LocalStorage
+from app.storage import Storage
 
 AUDIT_BATCH = 1000  # rows in one transaction
 
@@ -27,7 +27,7 @@ Checked = TypeVar("Checked", Dataset, Model)
 log = structlog.get_logger(__name__)
 
 
-def apply(database: Database, storage: LocalStorage, settings: Settings) -> None:
+def apply(database: Database, storage: Storage, settings: Settings) -> None:
     """One round. Any number of workers may do it at once."""
     if (age := settings.retain_invalid_seconds) is not None:
         _repeat(database, "invalid_datasets", partial(_delete_invalid, Dataset), age)

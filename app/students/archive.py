@@ -10,11 +10,10 @@ import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from app.errors import ConflictError
-from app.storage import CHUNK, LocalStorage
-from app.students.service import StoredFile, located
+from app.storage import Storage
+from app.students.service import StoredFile, check_stored
 
 LIMIT = 2**32 - 1  # where the plain zip format ends
 _DATE = (1 << 5) | 1  # 1 January 1980, the earliest day that the format knows
@@ -23,16 +22,17 @@ _VERSION, _UNIX, _UTF8, _MODE = 20, 3 << 8, 1 << 11, 0o100644 << 16
 
 @dataclass(frozen=True)
 class FileSlice:
-    """A file on disk, in its place in the archive."""
+    """A stored file, in its place in the archive."""
 
-    path: Path
+    key: str
     size: int
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive in pieces: bytes, and files on disk."""
+    """An archive in pieces: bytes, and stored files."""
 
+    storage: Storage
     pieces: list[bytes | FileSlice]
     length: int
     etag: str
@@ -46,20 +46,11 @@ class Archive:
                 if isinstance(piece, bytes):
                     yield piece[low:high]
                 else:
-                    yield from read_file(piece.path, low, high)
+                    yield from self.storage.read(piece.key, low, high)
             start, stop = start - size, stop - size
 
 
-def read_file(path: Path, start: int, stop: int) -> Iterator[bytes]:
-    """The bytes of a file from `start` up to, and without, `stop`."""
-    with path.open("rb") as file:
-        file.seek(start)
-        while start < stop and (chunk := file.read(min(CHUNK, stop - start))):
-            start += len(chunk)
-            yield chunk
-
-
-def archive_of(files: list[StoredFile], storage: LocalStorage) -> Archive:
+def archive_of(files: list[StoredFile], storage: Storage) -> Archive:
     """The archive of these files.
 
     Raises ConflictError when it would be too large for a zip, and DamagedFileError.
@@ -70,7 +61,7 @@ def archive_of(files: list[StoredFile], storage: LocalStorage) -> Archive:
     directory = b""
     place = 0
     for file in files:
-        path = located(storage, file)
+        check_stored(storage, file)
         name = file.name.encode()
         fields = (_UTF8, 0, 0, _DATE, file.crc32, file.bytes, file.bytes, len(name), 0)
         local = struct.pack("<4s5H3L2H", b"PK\x03\x04", _VERSION, *fields) + name
@@ -80,13 +71,13 @@ def archive_of(files: list[StoredFile], storage: LocalStorage) -> Archive:
             *(0, 0, 0, _MODE, place),
         )
         directory += name
-        pieces += [local, FileSlice(path, file.bytes)]
+        pieces += [local, FileSlice(file.key, file.bytes)]
         place += len(local) + file.bytes
     count, size = len(files), len(directory)
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, count, count, size, place, 0)
     pieces.append(directory + end)
     length = place + size + len(end)
-    return Archive(pieces, length, f'"{_identity(files)}"')
+    return Archive(storage, pieces, length, f'"{_identity(files)}"')
 
 
 def _identity(files: list[StoredFile]) -> str:

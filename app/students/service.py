@@ -20,7 +20,7 @@ from app.db import now
 from app.errors import DamagedFileError, NotFoundError
 from app.models import Dataset, Json, Student
 from app.settings import Settings
-from app.storage import CHUNK, LocalStorage
+from app.storage import CHUNK, Storage
 from app.webhooks import events as webhooks
 
 MANIFEST = "manifest.json"
@@ -60,7 +60,7 @@ class StoredFile(ManifestFile):
     crc32: int
 
 
-def store(storage: LocalStorage, student_id: str, out: Path) -> list[dict[str, Any]]:
+def store(storage: Storage, student_id: str, out: Path) -> list[dict[str, Any]]:
     """Store a bundle's files and its manifest; give a row for each: what `publish` takes.
 
     Raises BundleError when a file isn't what the manifest says; nothing stays stored then.
@@ -79,14 +79,14 @@ def store(storage: LocalStorage, student_id: str, out: Path) -> list[dict[str, A
     return [row.model_dump() for row in rows]
 
 
-def _put(storage: LocalStorage, prefix: str, out: Path, file: ManifestFile) -> StoredFile:
+def _put(storage: Storage, prefix: str, out: Path, file: ManifestFile) -> StoredFile:
     stored = storage.put(f"{prefix}/{file.name}", out / file.name)
     if (stored.bytes, stored.sha256) != (file.bytes, file.sha256):
         raise BundleError(f"{file.name} isn't the file that the manifest describes")
     return StoredFile(**file.model_dump(), key=stored.key, crc32=_crc32(out / file.name))
 
 
-def _put_manifest(storage: LocalStorage, prefix: str, out: Path) -> StoredFile:
+def _put_manifest(storage: Storage, prefix: str, out: Path) -> StoredFile:
     stored = storage.put(f"{prefix}/{MANIFEST}", out / MANIFEST)
     return StoredFile(
         name=MANIFEST,
@@ -187,12 +187,10 @@ def file_of(student: Student, name: str) -> StoredFile:
     raise NotFoundError("The student has no file of that name.")
 
 
-def located(storage: LocalStorage, file: StoredFile) -> Path:
-    """Where a file of a student lies. Raises DamagedFileError where it's gone, or was cut."""
-    path = storage.path(file.key)
-    if not path.is_file() or path.stat().st_size != file.bytes:
+def check_stored(storage: Storage, file: StoredFile) -> None:
+    """Look whether a file of a student is there. Raises DamagedFileError: it's gone, or was cut."""
+    if storage.size(file.key) != file.bytes:
         raise damaged(file)
-    return path
 
 
 def damaged(file: StoredFile) -> DamagedFileError:

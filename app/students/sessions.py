@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from app.errors import NoOnnxError
 from app.models import Student
-from app.storage import LocalStorage
+from app.storage import Storage
 from app.students import service
 from app.students.service import StoredFile
 
@@ -104,10 +104,10 @@ def onnx_file(student: Student) -> StoredFile:
     raise NoOnnxError(f"It was refused when the student was packaged. {' '.join(reasons)}")
 
 
-def read(storage: LocalStorage, file: StoredFile) -> bytes:
+def read(storage: Storage, file: StoredFile) -> bytes:
     """A stored file's bytes. Raises DamagedFileError where they aren't what was stored."""
     try:
-        content = storage.path(file.key).read_bytes()
+        content = b"".join(storage.read(file.key, 0, file.bytes))
     except FileNotFoundError:
         content = b""
     if hashlib.sha256(content).hexdigest() != file.sha256:

@@ -12,6 +12,7 @@ import structlog
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import metrics
 from app.db import Database
 from app.settings import Settings
 from app.webhooks import deliveries, signing
@@ -131,6 +132,7 @@ class Sender:
         except SQLAlchemyError as error:  # the lease runs out, and it's sent again
             log.warning("webhook_result_lost", id=taken.id, error=type(error).__name__)
             return
+        metrics.WEBHOOKS.labels(status or "gone").inc()
         log.info(
             "webhook",
             id=taken.id,

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -67,10 +68,11 @@ class Service:
 
 
 class Postgres(Service):
-    """A database server."""
+    """A database server; `options` are what it is started with beside its place."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Sequence[str] = FAST) -> None:
         super().__init__("pg")
+        self._options = options
         self._account = postgres_account(self._folder)
         self.url = f"postgresql+psycopg://tdmr@127.0.0.1:{self.port}/postgres"
         subprocess.run(
@@ -91,7 +93,7 @@ class Postgres(Service):
         command = [postgres_binary("postgres"), "-D", str(self._folder / "data")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "-p", str(self.port), *where, *FAST],
+                [*command, "-p", str(self.port), *where, *self._options],
                 stdout=log,
                 stderr=log,
                 user=self._account,
@@ -100,6 +102,12 @@ class Postgres(Service):
         engine = create_engine(self.url)
         wait_until(lambda: answers(engine.connect), self._process, START_SECONDS)
         engine.dispose()
+
+    @property
+    def pid(self) -> int:
+        """Of its first process."""
+        assert self._process is not None, "it runs"
+        return self._process.pid
 
     def schema(self) -> str:
         """The address of an empty schema."""

@@ -68,7 +68,7 @@ def measure(folder: Path, mebibytes: int) -> dict[str, Any]:
         scratch = folder / name
         scratch.mkdir()
         with serving(scratch, "--no-worker") as server:
-            prepared = _publish(server, content) if way is _download else ""
+            prepared = publish(server, content) if way is _download else ""
             before = server.forget_peak()
             assert way(server, content, prepared) == sha256
             found[f"{name}_extra_bytes"] = server.peak() - before
@@ -109,8 +109,8 @@ def _download(server: Running, _: Content, url: str) -> str:
     return digest.hexdigest()
 
 
-def _publish(server: Running, content: Content) -> str:
-    """A student whose one file is the content; where that is."""
+def publish(server: Running, content: Content) -> str:
+    """A student whose one file is the content; where that is served."""
     storage = LocalStorage(server.data / "storage")
     student_id = new_id("stu")
     key = f"students/{student_id}/model.safetensors"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +13,8 @@ from app import migrate
 from app.db import Database
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+VERSION = "alembic_version"
+Rows = dict[str, list[dict[str, Any]]]  # by table
 STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 
@@ -18,7 +22,7 @@ def tables(url: str) -> set[str]:
     database = Database(url)
     names = set(inspect(database.engine).get_table_names())
     database.close()
-    return names - {"alembic_version"}
+    return names - {VERSION}
 
 
 def old_job(state: str) -> dict[str, Any]:
@@ -119,7 +123,7 @@ def fill(url: str) -> None:
     assert set(ROWS) == tables(url)
 
 
-def dump(url: str) -> dict[str, list[dict[str, Any]]]:
+def dump(url: str) -> Rows:
     """Every row of every table, as the database has it."""
     database, schema = Database(url), MetaData()
     with database.engine.connect() as connection:
@@ -133,3 +137,15 @@ def dump(url: str) -> dict[str, list[dict[str, Any]]]:
         }
     database.close()
     return found
+
+
+@contextmanager
+def revised(url: str, at: str, by: str) -> Iterator[tuple[Rows, Rows]]:
+    """Every row before and behind the revision `by`. Taken back, it leaves what there was."""
+    fill(url)
+    migrate.upgrade(url, at)
+    before = dump(url)
+    migrate.upgrade(url, by)
+    yield before | {VERSION: []}, dump(url) | {VERSION: []}
+    migrate.downgrade(url, at)
+    assert dump(url) == before

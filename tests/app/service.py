@@ -120,7 +120,8 @@ class Service:
             dataset = session.get_one(Dataset, claim.dataset_id)
         assert dataset.upload_key is not None
         options = datasets.check_options(dataset, core.settings)
-        upload, job = core.storage.path(dataset.upload_key), JobDir(folder)
+        upload, job = folder / "upload", JobDir(folder)
+        core.storage.fetch(dataset.upload_key, upload)
         report = check(upload, job.out, options, Reporter(job, STAGES))
         files = None
         if report["ok"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, select, update
 from sqlalchemy.exc import IntegrityError
 
+import migrations
 from app import migrate
 from app.db import Base, Database
 from app.jobs import ledger, moves
@@ -34,6 +38,8 @@ NEW = {
     "waits_for": None,
     "estimate": None,
     "estimate_error": None,
+    "request_id": None,
+    "traceparent": None,
 }
 KEPT = {"deleted_at": None, "kept_until": None}
 
@@ -50,6 +56,27 @@ def test_downgrade_leaves_nothing_and_upgrade_works_again(any_url: str) -> None:
     assert tables(any_url) == set()
     migrate.upgrade(any_url)
     assert tables(any_url) == set(Base.metadata.tables)
+
+
+def test_the_newest_revision_is_the_head_of_them_all(any_url: str) -> None:
+    (folder,) = migrations.__path__
+    assert ScriptDirectory(folder).get_heads() == [migrate.newest()]
+    assert migrate.current(any_url) is None
+    migrate.upgrade(any_url, "0012")
+    assert migrate.current(any_url) == "0012"
+    migrate.upgrade(any_url)
+    assert migrate.current(any_url) == migrate.newest()
+
+
+def test_a_schema_that_is_the_newest_needs_no_alembic(any_url: str) -> None:
+    migrate.upgrade(any_url)
+    script = (
+        "import sys; from app import migrate; migrate.upgrade(sys.argv[1]); print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, any_url], check=True, capture_output=True, text=True
+    )
+    assert {"sqlalchemy", "alembic"} & set(done.stdout.split()) == {"sqlalchemy"}
 
 
 def test_servers_that_start_together_migrate_once(any_url: str) -> None:

@@ -15,26 +15,19 @@ from app.jobs import moves
 from app.models import Dataset, Job, Model, Upload
 from app.webhooks import events
 from app.webhooks.tables import WebhookEndpoint
-from tests.app.revisions import MOMENT, dump, fill
+from tests.app.revisions import MOMENT, dump, fill, revised
 
 BEFORE_PLANS = "0007"
 
 
 def test_the_third_version_adds_uploads_and_changes_nothing_else(any_url: str) -> None:
-    fill(any_url)
-    migrate.upgrade(any_url, "0002")
-    before = dump(any_url)
-    migrate.upgrade(any_url, "0003")
-    after = dump(any_url)
-    assert after.pop("uploads") == []
-    before["alembic_version"], after["alembic_version"] = [], []
-    assert after == before
-    database = Database(any_url)
-    with database.write() as session:
-        session.execute(upload())
-    database.close()
-    migrate.downgrade(any_url, "0002")
-    assert dump(any_url) | {"alembic_version": []} == before
+    with revised(any_url, "0002", "0003") as (before, after):
+        assert after.pop("uploads") == []
+        assert after == before
+        database = Database(any_url)
+        with database.write() as session:
+            session.execute(upload())
+        database.close()
 
 
 def upload(**changed: Any) -> Insert:
@@ -74,53 +67,31 @@ def test_the_third_version_refuses_what_cant_be(any_url: str, wrong: dict[str, A
 
 
 def test_the_fourth_version_can_be_taken_back(any_url: str) -> None:
-    fill(any_url)
-    migrate.upgrade(any_url, "0003")
-    before = dump(any_url)
-    migrate.upgrade(any_url, "0004")
-    migrate.downgrade(any_url, "0003")
-    assert dump(any_url) == before
+    with revised(any_url, "0003", "0004"):
+        pass
 
 
 def test_the_fifth_version_adds_latencies_and_changes_nothing_else(any_url: str) -> None:
-    fill(any_url)
-    migrate.upgrade(any_url, "0004")
-    before = dump(any_url)
-    migrate.upgrade(any_url, "0005")
-    after = dump(any_url)
-    assert after.pop("latencies") == []
-    assert after | {"alembic_version": []} == before | {"alembic_version": []}
-    migrate.downgrade(any_url, "0004")
-    assert dump(any_url) == before
+    with revised(any_url, "0004", "0005") as (before, after):
+        assert after.pop("latencies") == []
+        assert after == before
 
 
 def test_the_sixth_version_adds_the_audit_log_and_can_be_taken_back(any_url: str) -> None:
-    fill(any_url)
-    migrate.upgrade(any_url, "0005")
-    before = dump(any_url)
-    migrate.upgrade(any_url, "0006")
-    after = dump(any_url)
-    assert after.pop("audit_log") == []
-    (key,) = after["api_keys"]
-    assert (key.pop("last_used_at"), key.pop("replaced_by")) == (None, None)
-    assert after | {"alembic_version": []} == before | {"alembic_version": []}
-    database = Database(any_url)
-    with database.write() as session:
-        session.add(AuditEntry(id="aud_1", at=MOMENT, owner="ana", action="create_job"))
-    database.close()
-    migrate.downgrade(any_url, "0005")
-    assert dump(any_url) == before
+    with revised(any_url, "0005", "0006") as (before, after):
+        assert after.pop("audit_log") == []
+        (key,) = after["api_keys"]
+        assert (key.pop("last_used_at"), key.pop("replaced_by")) == (None, None)
+        assert after == before
+        database = Database(any_url)
+        with database.write() as session:
+            session.add(AuditEntry(id="aud_1", at=MOMENT, owner="ana", action="create_job"))
+        database.close()
 
 
 def test_the_seventh_version_adds_webhooks_and_forgets_them_again(any_url: str) -> None:
-    fill(any_url)
-    migrate.upgrade(any_url, "0005")
-    before = dump(any_url)
-    migrate.upgrade(any_url, "0007")
-    after = dump(any_url)
-    assert (after["webhook_endpoints"], after["webhook_deliveries"]) == ([], [])
-    migrate.downgrade(any_url, "0005")
-    assert dump(any_url) == before
+    with revised(any_url, "0005", "0007") as (_, after):
+        assert (after["webhook_endpoints"], after["webhook_deliveries"]) == ([], [])
 
 
 @pytest.mark.parametrize("wrong", [{"status": "lost"}, {"endpoint_id": "whe_none"}])
@@ -140,18 +111,12 @@ def test_the_seventh_version_refuses_what_cant_be(
 
 
 def test_the_eighth_version_adds_plans_and_can_be_taken_back(any_url: str) -> None:
-    fill(any_url)
-    migrate.upgrade(any_url, BEFORE_PLANS)
-    before = dump(any_url)
-    migrate.upgrade(any_url, "0008")
-    after = dump(any_url)
-    assert (after.pop("throughputs"), after.pop("sweeps")) == ([], [])
-    added = ("sweep_id", "waits_for", "estimate", "estimate_error")
-    assert all(job.pop(name) is None for job in after["jobs"] for name in added)
-    assert all(worker.pop("memory_bytes") is None for worker in after["workers"])
-    assert after | {"alembic_version": []} == before | {"alembic_version": []}
-    migrate.downgrade(any_url, BEFORE_PLANS)
-    assert dump(any_url) == before
+    with revised(any_url, BEFORE_PLANS, "0008") as (before, after):
+        assert (after.pop("throughputs"), after.pop("sweeps")) == ([], [])
+        added = ("sweep_id", "waits_for", "estimate", "estimate_error")
+        assert all(job.pop(name) is None for job in after["jobs"] for name in added)
+        assert all(worker.pop("memory_bytes") is None for worker in after["workers"])
+        assert after == before
 
 
 def test_the_ninth_version_adds_deletion_and_can_be_taken_back(any_url: str) -> None:
@@ -206,6 +171,7 @@ def test_the_eleventh_version_adds_own_foundations_and_forgets_them_again(any_ur
     assert after.pop("models") == []
     assert all(job.pop("model_id") is None for job in after["jobs"])
     assert after | {"alembic_version": []} == before | {"alembic_version": []}
+    migrate.upgrade(any_url)  # the ledger writes what the models have now
     database = Database(any_url)
     with database.write() as session:
         session.add(model())
@@ -265,3 +231,17 @@ def test_the_eleventh_version_refuses_what_cant_be(
         moves.submit(session, **OF_A_MODEL, dataset_id=None)
     with pytest.raises(IntegrityError), any_database.write() as session:
         session.execute(update(Job).values(wrong))
+
+
+def test_the_thirteenth_version_adds_whose_request_a_job_is_and_forgets_it_again(
+    any_url: str,
+) -> None:
+    with revised(any_url, "0012", "0013") as (before, after):
+        added = {(job.pop("request_id"), job.pop("traceparent")) for job in after["jobs"]}
+        assert added == {(None, None)}
+        assert after == before
+
+
+def test_the_fourteenth_version_adds_indexes_alone(any_url: str) -> None:
+    with revised(any_url, "0013", "0014") as (before, after):
+        assert after == before

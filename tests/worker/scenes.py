@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,24 +19,21 @@ from app.db import Database, now
 from app.jobs import ledger, log, moves
 from app.models import Dataset, Event, Job
 from app.settings import Settings
-from app.storage import LocalStorage
+from app.storage import LocalStorage, Storage
 from tests.support import end, make_dataset, wait_until
 from worker.launch import alive
 
 Worker = subprocess.Popen[bytes]
 
 
-def distil_job(
-    database: Database, storage: LocalStorage, play: str | list[str], **given: Any
-) -> str:
+def distil_job(database: Database, storage: Storage, play: str | list[str], **given: Any) -> str:
     """Queue a distillation whose stand-in plays `play`; `given` goes to `ledger.submit`."""
     dataset_id = make_dataset(database)
-    source = storage.root / "canonical.zip"
-    with zipfile.ZipFile(source, "w") as archive:
-        archive.writestr("index.json", "{}")
-        archive.writestr("images/0.png", b"pixels")
-    stored = storage.put(f"datasets/{dataset_id}/dataset-1.zip", source)
-    source.unlink()
+    with tempfile.NamedTemporaryFile() as source:
+        with zipfile.ZipFile(source, "w") as archive:
+            archive.writestr("index.json", "{}")
+            archive.writestr("images/0.png", b"pixels")
+        stored = storage.put(f"datasets/{dataset_id}/dataset-1.zip", Path(source.name))
     spec = {"foundation": "f", "student": "s", "play": play, **given.pop("spec", {})}
     with database.write() as session:
         dataset = session.get_one(Dataset, dataset_id)
@@ -61,7 +59,8 @@ def ingest_job(
     stored = storage.put(f"uploads/{dataset_id}", source)
     source.unlink()
     with database.write() as session:
-        session.get_one(Dataset, dataset_id).upload_key = stored.key
+        dataset = session.get_one(Dataset, dataset_id)
+        dataset.upload_key, dataset.upload_sha256 = stored.key, stored.sha256
         options = {"owner": "ana", "kind": "ingest", "dataset_id": dataset_id, "spec": {}}
         return dataset_id, moves.submit(session, **options, max_attempts=1, ring=False).id
 

@@ -17,6 +17,7 @@ from app.db import Database
 from app.models import Dataset
 from app.settings import Settings
 from app.storage import LocalStorage
+from tdmr.jobdir import JobDir
 from tests.support import free_port, redis_at, wait_until
 from tests.worker import scenes
 from tests.worker.scenes import (
@@ -28,6 +29,7 @@ from tests.worker.scenes import (
     state,
     worker_process,
 )
+from worker.launch import Child
 
 
 @pytest.fixture
@@ -170,6 +172,14 @@ def test_of_two_celery_workers_the_free_one_takes_the_next_job(
         wait_until(lambda: state(shared, busy) == "cancelled")
 
 
+def test_a_celery_worker_that_is_told_to_stop_while_it_starts_stops(distributed: Settings) -> None:
+    told = "from app.settings import Settings; from worker.station import Station\n"
+    told += "from worker.celery_app import consume\n"
+    told += "station = Station(Settings()); station.stopping = True; consume(station)"
+    env = os.environ | scenes.environment(distributed)
+    assert subprocess.run([sys.executable, "-c", told], env=env, timeout=90).returncode == 0
+
+
 def test_celery_hears_bells_again_after_its_redis_was_away(
     shared: Database, distributed: Settings, storage: LocalStorage
 ) -> None:
@@ -204,3 +214,18 @@ def test_a_celery_worker_without_its_redis_still_works(
         assert scenes.gone(pids)
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(90) == 0
+
+
+def test_a_jobs_process_is_told_no_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("TDMR_STORAGE_SECRET_KEY", "TDMR_DATABASE_URL", "AWS_SECRET_ACCESS_KEY")
+    for name in names:
+        monkeypatch.setenv(name, "a secret")
+    job = JobDir(tmp_path)
+    child = Child(["env"], job)
+    wait_until(lambda: child.ended() is not None)
+    child.kill()
+    told = job.log.read_text()
+    assert "TDMR_LIFELINE" in told
+    assert "a secret" not in told

@@ -16,7 +16,8 @@ from app.api.glance import Glances, Said
 from app.api.jobs import rendered
 from app.db import Database, now
 from app.errors import GoneError, NotFoundError, UnauthorizedError
-from app.jobs import ledger, service
+from app.jobs import boards, ledger, service
+from app.jobs.boards import Boards
 from app.models import ApiKey, Job
 from app.settings import Settings
 from tdmr.config import JobSpec
@@ -31,7 +32,8 @@ class Viewer:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self.database, self.settings = database, settings
-        self.glances = Glances(database, settings, rendered)
+        board = Boards(database, settings.worker_patience)
+        self.glances = Glances(database, board, rendered)
         self.key, self.token = self.make_key()
 
     def make_key(self, owner: str = "ana", scope: Scope = Scope.JOBS_READ) -> tuple[str, str]:
@@ -134,12 +136,12 @@ def test_who_waits_has_a_place_from_the_first_look(viewer: Viewer) -> None:
 def test_many_who_wait_are_looked_up_together(
     viewer: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(glance, "BOARD_SECONDS", 600.0)
+    monkeypatch.setattr(boards, "SECONDS", 600.0)
     ids = viewer.submit(20)
     asked = []
-    standing = glance.queue.standing
+    standing = boards.queue.standing
     monkeypatch.setattr(
-        glance.queue, "standing", lambda *given: asked.append(1) or standing(*given)
+        boards.queue, "standing", lambda *given: asked.append(1) or standing(*given)
     )
     for job_id in ids:
         viewer.look(job_id)

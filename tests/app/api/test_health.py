@@ -8,10 +8,10 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from app.api import health
 from app.api.core import Core
 from app.db import now
 from app.models import Job
+from app.storage import local
 from tests.app.service import Service
 
 
@@ -40,7 +40,7 @@ def test_without_its_tables_it_isnt_ready_but_well(anonymous: TestClient, core: 
 
 
 def test_without_room_it_isnt_ready(anonymous: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "MIN_FREE_BYTES", 2**60)
+    monkeypatch.setattr(local, "MIN_FREE_BYTES", 2**60)
     assert wrong(anonymous) == ["/checks/storage"]
 
 

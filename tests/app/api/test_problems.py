@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
+from app import logs
 from app.api.middleware import Envelope
 from app.api.problems import Problem, pointer
 from app.errors import AppError
@@ -70,7 +71,7 @@ def test_a_flaw_of_ours_tells_nothing(client: TestClient, monkeypatch: pytest.Mo
         raise RuntimeError("/secret/path")
 
     monkeypatch.setattr("tdmr.catalog.entries", broken)
-    with capture_logs() as logged:
+    with capture_logs(processors=[logs.add_request]) as logged:
         response = client.get("/v1/models", headers={"X-Request-Id": "mine-1"})
     problem = problem_of(response)
     assert (problem.status, problem.code, problem.request_id) == (500, "internal", "mine-1")

@@ -25,7 +25,7 @@ from tests.app.jobs.test_moves import CALLS
 
 OF_A_CLAIM = (
     *("beat", "orders", "save_checkpoint", "trained", "succeed", "fail", "fail, passing"),
-    *("fail, damaged", "cancelled", "paused", "budget_spent", "hand_back"),
+    *("fail, damaged", "cancelled", "paused", "budget_spent", "hand_back", "put_off"),
 )
 
 

@@ -65,6 +65,7 @@ CALLS: dict[str, Callable[[Session, Claim], object]] = {
     "budget_spent": lambda s, c: ledger.budget_spent(s, c),
     "budget_spent, with a student": budget_with_student,
     "hand_back": lambda s, c: ledger.hand_back(s, c),
+    "put_off": lambda s, c: ledger.put_off(s, c),
     "request_cancel": lambda s, c: ledger.request_cancel(s, s.get_one(Job, c.job_id)),
     "request_pause": lambda s, c: ledger.request_pause(s, s.get_one(Job, c.job_id)),
     "request_resume": lambda s, c: ledger.request_resume(s, s.get_one(Job, c.job_id)),
@@ -89,6 +90,7 @@ MOVES: dict[str, dict[str, str]] = {
     "budget_spent": {"running": "failed", "pausing": "failed"},
     "budget_spent, with a student": {"running": "packaging", "pausing": "packaging"},
     "hand_back": {"running": "queued", "pausing": "paused"},
+    "put_off": {"running": "queued", "pausing": "paused"},
     "request_cancel": {
         "queued": "cancelled",
         "running": "running",

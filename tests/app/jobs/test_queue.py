@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
-from app.db import Database
-from app.jobs import ledger, queue
+from app.db import Database, now
+from app.jobs import ledger, moves, queue
 from app.jobs.queue import Place
 from app.models import Job
 from tests.app.jobs import steps
 from tests.app.jobs.steps import PASSING
 from tests.app.jobs.test_fleet import report
+from tests.support import make_dataset
 
 PATIENCE = 60.0
 
@@ -210,3 +215,79 @@ def test_a_place_says_when_a_job_is_claimed(any_database: Database, orders: list
             told = dict(zip(waiting, positions(any_database, *waiting), strict=True))
             taken = order(any_database, kinds=[kind], queues=[name])
             assert [told[job_id] for job_id in taken] == list(range(1, len(taken) + 1))
+
+
+def _scattered(database: Database, seed: int) -> None:
+    """Jobs of several owners, kinds, queues and priorities; some aren't due, or wait for others."""
+    draw = random.Random(seed)
+    dataset = make_dataset(database)
+    with database.write() as session:
+        moment = now(session)
+        for _ in range(60):
+            job = moves.submit(
+                session,
+                owner=draw.choice(["ana", "bob", "cai", "dan"]),
+                kind="distil" if draw.random() < 0.8 else "ingest",
+                dataset_id=dataset,
+                spec={},
+                max_attempts=3,
+                ring=False,
+                queue_name=draw.choice(["default", "default", "gpu"]),
+                priority=draw.choice([0, 0, 5]),
+                waits_for="job_first" if draw.random() < 0.1 else None,
+            )
+            job.run_after = moment + timedelta(seconds=draw.randrange(-1000, 200))
+
+
+@pytest.mark.parametrize(
+    ("queues", "kinds", "crowd"),
+    [
+        (["default"], None, 500),
+        (["default"], ["distil"], 500),
+        (["gpu"], ["ingest", "distil", "package"], 500),
+        (["default"], ["ingest", "model"], 500),
+        (["default", "gpu"], ["distil", "ingest"], 500),
+        (["default"], ["distil"], 3),  # more owners than that: all who wait are ranked
+    ],
+)
+def test_each_way_to_the_next_job_finds_whom_the_ranking_says(
+    any_database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    queues: list[str],
+    kinds: list[str] | None,
+    crowd: int,
+) -> None:
+    monkeypatch.setattr(queue, "CROWD", crowd)
+    moves._ways.cache_clear()
+    _scattered(any_database, seed=len(queues) + crowd)
+    order, quick = [], 0
+    while True:
+        with any_database.read() as session:
+            moment = now(session)
+            ranks = queue.due(moment, queues, kinds)
+            first = session.scalar(select(ranks.c.id).where(ranks.c.position == 1))
+            ways = queue.nexts(queues, kinds)
+            said = [session.scalar(select(way), {"moment": moment}) for way in ways]
+        assert said[-1] == first
+        assert said[0] in (first, None)
+        quick += said[0] is not None
+        found = steps.claim_or_none(any_database, queues=queues, kinds=kinds)
+        assert (found and found.job_id) == first
+        if found is None:
+            break
+        order.append(found.job_id)
+    assert len(order) > 3
+    moves._ways.cache_clear()
+    only_ranked = len(queues) > 1  # where a worker takes from several
+    assert quick == len(order) or (crowd == 3 and 0 < quick < len(order)) or only_ranked
+
+
+def test_a_job_that_another_is_just_taking_is_passed_over(postgres_copy: str) -> None:
+    database = Database(postgres_copy)
+    ids = steps.submit(database, 2)
+    taken = select(Job.id).where(Job.id == ids[0]).with_for_update()
+    with database.write() as session:
+        assert session.scalar(taken) == ids[0]  # its owner's first: the quick way finds nobody
+        assert steps.claim(database, queues=["default"]).job_id == ids[1]
+    assert steps.claim(database, queues=["default"]).job_id == ids[0]
+    database.close()

@@ -1,0 +1,1 @@
+"""How far one server and one database reach: `make bench-scale`."""

@@ -1,0 +1,1 @@
+"""Deployment files: held to their schemas, and carried out."""
