@@ -43,6 +43,7 @@ PATIENCE = 300.0  # seconds; nothing here depends on how long anything takes
 POSTGRES, REDIS, FILES, HTTP = "54320", "63790", 9000, "8080"
 LEASE = {"lease_seconds": "12", "heartbeat_seconds": "1", "poll_seconds": "0.5"}
 OWNER = "ana"
+LOG = 4000  # characters of each host's, shown when it went wrong
 
 
 @dataclass
@@ -169,6 +170,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             for host, worker in lab.workers.items():  # one that is cut off couldn't end
                 hosts.join(host, worker.pid)
             running.close()
+            for log in sorted(folder.glob("*.log")):  # shown where a test has failed
+                print(f"{log.name}:\n{log.read_text(errors='replace')[-LOG:]}")
 
 
 def settings(files: Store, database: str, broker: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 from celery import Celery, signals
 from kombu.entity import Exchange, Queue
@@ -35,6 +36,8 @@ def consume(station: Station) -> None:
         if station.stopping:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    # It's sent by handlers of signals: a second SIGTERM must not wait for what the first one holds.
+    signals.worker_shutting_down.lock = threading.RLock()
     signals.worker_shutting_down.connect(stop, weak=False)
     signals.worker_ready.connect(end_if_told, weak=False)
     station.beside("poll", SLOW * station.settings.poll_seconds, station.drain)

@@ -74,8 +74,13 @@ def run_next(
     `worker` must be a name that no other process uses: it's part of the fence. `queues` and
     `kinds` name what to take. Once `stopping` says so, the job is handed back.
     """
-    claimed_at = time.monotonic()
+    with database.read() as session:
+        if not moves.is_any(session, queues, kinds):
+            return False  # asked first, so that idle workers don't keep others from writing
+    asked_at = time.monotonic()
     with database.write() as session:
+        session.connection()  # which may wait for its turn; the lease begins behind that
+        claimed_at = time.monotonic()
         claim = moves.claim(
             session,
             worker=worker,
@@ -94,7 +99,7 @@ def run_next(
         spans.under(claim.traceparent),
     ):
         log.info("claimed")
-        with spans.span("claim", named, seconds=time.monotonic() - claimed_at):
+        with spans.span("claim", named, seconds=time.monotonic() - asked_at):
             pass
         site = Site(database, storage, settings, claim)
         with (

@@ -88,6 +88,11 @@ def submit(
     return job
 
 
+def is_any(session: Session, queues: Sequence[str] | None, kinds: Sequence[str] | None) -> bool:
+    """Whether any job of these queues and kinds (None: of all) is due: a look that costs little."""
+    return bool(session.scalar(_look(*_key(queues, kinds)), {"moment": now(session)}))
+
+
 def claim(
     session: Session,
     *,
@@ -106,10 +111,7 @@ def claim(
         "worker": worker,
         "until": moment + timedelta(seconds=lease_seconds),
     }
-    is_any, takes = _ways(*(None if each is None else tuple(each) for each in (queues, kinds)))
-    if not session.scalar(is_any, given):
-        return None
-    for take in takes:
+    for take in _takes(*_key(queues, kinds)):
         job = session.scalar(take, given)
         if job is not None:
             break
@@ -133,16 +135,22 @@ def claim(
     )
 
 
-@lru_cache(maxsize=64)
-def _ways(
-    queues: tuple[str, ...] | None, kinds: tuple[str, ...] | None
-) -> tuple[Select[bool], list[ReturningUpdate[Job]]]:
-    """Whether there is a next job, and the ways to take it.
+def _key(*names: Sequence[str] | None) -> tuple[tuple[str, ...] | None, ...]:
+    return tuple(None if each is None else tuple(each) for each in names)
 
-    Made once, since that takes longer than to carry them out.
-    """
+
+# Made once each, since that takes longer than to carry them out.
+@lru_cache(maxsize=64)
+def _look(queues: tuple[str, ...] | None, kinds: tuple[str, ...] | None) -> Select[bool]:
+    return select(queue.is_any(queues, kinds))
+
+
+@lru_cache(maxsize=64)
+def _takes(
+    queues: tuple[str, ...] | None, kinds: tuple[str, ...] | None
+) -> list[ReturningUpdate[Job]]:
     moment = queue.MOMENT
-    return select(queue.is_any(queues, kinds)), [
+    return [
         update(Job)
         .where(Job.id == first, Job.state == State.QUEUED)
         .values(

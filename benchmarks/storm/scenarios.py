@@ -104,11 +104,13 @@ def _unlocked(arena: Arena, job_id: str) -> bool:
         query = select(Job.id).where(Job.id == job_id).with_for_update(skip_locked=True)
         with arena.database.write() as session:
             return session.scalar(query) is not None
-    connection = sqlite3.connect(arena.settings.data_dir / "tdmr.db", isolation_level=None)
+    # Not for long: the worker that stands still meanwhile must not lose its lease by that.
+    file = arena.settings.data_dir / "tdmr.db"
+    connection = sqlite3.connect(file, timeout=0.1, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE").close()
     except sqlite3.OperationalError:
-        return False  # for the 5 seconds that this waits by itself
+        return False
     finally:
         connection.close()
     return True

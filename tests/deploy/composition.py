@@ -111,7 +111,10 @@ class Composition:
         if not check:
             assert process.wait(PATIENCE) == 0, self.log(name)
             return
-        wait_until(lambda: self.run(name, check, **more).returncode == 0, process, PATIENCE)
+        try:
+            wait_until(lambda: self.run(name, check, **more).returncode == 0, process, PATIENCE)
+        except AssertionError as error:
+            raise AssertionError(f"{called} {error}:\n{self.log(called)}") from None
         if name == "postgres":
             self._make_database()
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -89,6 +90,46 @@ def bench(database: Database, storage: LocalStorage, settings: Settings) -> Iter
 
 def test_with_nothing_due_nothing_happens(bench: Bench) -> None:
     assert bench.run() is False
+
+
+@contextmanager
+def writing(database: Database) -> Iterator[None]:
+    """Somebody else's transaction, for which all who want to write wait."""
+    with database.write() as session:
+        session.connection()
+        yield
+
+
+def test_to_find_nothing_due_waits_for_nobody_who_writes(bench: Bench) -> None:
+    with writing(bench.database):
+        assert bench.run() is False
+
+
+def test_a_lease_begins_when_it_is_granted_and_not_when_it_was_asked_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[float] = []
+    looked = threading.Event()
+
+    class Begun(Heart):
+        def __init__(self, *given: Any) -> None:
+            begun.append(given[-1])
+            super().__init__(*given)
+
+    def look(*given: Any) -> bool:
+        looked.set()
+        return True
+
+    monkeypatch.setattr(pipeline, "Heart", Begun)
+    monkeypatch.setattr(moves, "is_any", look)
+    bench.submit("done")
+    with writing(bench.database):
+        running = bench.begin()
+        assert looked.wait(90)
+        time.sleep(0.5)  # by now it waits to write
+        free = time.monotonic()
+    assert running.result(timeout=90) is True
+    assert begun[0] >= free
 
 
 def test_a_job_that_succeeds_leaves_a_student_and_nothing_else(bench: Bench) -> None:
