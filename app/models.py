@@ -177,6 +177,7 @@ class Job(Deletable, Base):
 
     queue: Mapped[str] = mapped_column(String(40))
     priority: Mapped[int]  # among the owner's own jobs; the highest comes first
+    devices: Mapped[int] = mapped_column(default=1, server_default="1")  # that it trains on at once
     max_seconds: Mapped[float | None] = mapped_column(Double)  # of work, over all attempts
 
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
@@ -231,6 +232,7 @@ class Worker(Base):
     host: Mapped[str] = mapped_column(String(100))
     pid: Mapped[int]
     device: Mapped[str] = mapped_column(String(40))
+    devices: Mapped[int] = mapped_column(default=1, server_default="1")
     queues: Mapped[list[str]] = mapped_column(JSON)
     kinds: Mapped[list[str]] = mapped_column(JSON)
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of the device; None: unknown

@@ -31,13 +31,13 @@ log = structlog.get_logger(__name__)
 
 def ring(session: Session, job: Job) -> None:
     """Owe a bell for `job`, in the caller's transaction."""
-    topic = bell(job.queue, job.kind)
+    topic = bell(job.queue, job.kind, job.devices)
     session.add(Outbox(id=new_id("out"), topic=topic, subject_id=job.id, created_at=now(session)))
 
 
-def bell(queue: str, kind: str) -> str:
-    """The broker's queue for jobs of one queue and kind: whoever hears it can take them."""
-    return f"tdmr.{queue}.{kind}"
+def bell(queue: str, kind: str, devices: int = 1) -> str:
+    """The broker's queue for jobs of one queue, kind and size: whoever hears it can take them."""
+    return f"tdmr.{queue}.{kind}" if devices == 1 else f"tdmr.{queue}.{kind}.{devices}"
 
 
 def relay(database: Database, settings: Settings) -> int:

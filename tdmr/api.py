@@ -95,6 +95,7 @@ def distill(
     run = load_recipe()
     where = run.pick_device(device)
     world = run.distributed.join(where)
+    _expect(spec.options.devices, world)
     reporter = Reporter(None, stages.of_job(spec.baselines))
     if on_progress and world.main:
         reporter.listeners.append(on_progress)
@@ -111,6 +112,15 @@ def distill(
         world.barrier()
     checkpoints.clear()
     return Distilled(target, metrics)
+
+
+def _expect(devices: int, world: World) -> None:
+    """Raise OptionsError where options.devices isn't what torchrun has started."""
+    if devices not in (1, world.size):
+        raise OptionsError(
+            f"options.devices is {devices}, and the number of processes is {world.size}.",
+            suggestion=f"Start it by torchrun --nproc-per-node {devices}, or leave it out.",
+        )
 
 
 def _beside_the_first(

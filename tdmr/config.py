@@ -28,6 +28,7 @@ Direction = Literal["forward", "flat", "reversed"]
 Unit = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
 
+MAX_DEVICES = 8  # of one machine
 FEW_SHOTS = 50  # images per class below which projections are not trained
 ALL_VIEWS, LEAST_VIEWS, MOST_VIEWS = 10_000, 20, 1024
 
@@ -275,6 +276,21 @@ class DistillOptions(Options):
     audit: bool = Field(
         True, description="Look for near-duplicates, leaks and mislabels with the foundation."
     )
+    devices: int = Field(
+        1,
+        ge=1,
+        le=MAX_DEVICES,
+        description="GPUs of one machine that share each batch (on a CPU: processes).",
+    )
+
+    @model_validator(mode="after")
+    def _batches_can_be_shared(self) -> DistillOptions:
+        if self.training.batch_size % self.devices:
+            raise ValueError(
+                f"a batch of {self.training.batch_size} can't be shared by {self.devices} devices: "
+                "make training.batch_size a multiple of devices"
+            )
+        return self
 
 
 class JobSpec(Options):

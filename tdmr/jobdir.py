@@ -8,6 +8,7 @@ log.txt         back  what the process printed
 out/            back  the result; complete if and only if the last line says `done`
 checkpoint/     own   what a process started on the same JOB_DIR goes on from
 trained/        own   what was trained (`tdmr.trained`), until it is packaged; for `package`: in
+processes/      own   of several processes (`tdmr.several`), what all but the first would write
 
     python -m tdmr run JOB_DIR      train, and package: out/ is the bundle (`tdmr.bundle`).
                                     With --no-package, out/ is what was trained.
@@ -30,6 +31,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -75,18 +77,26 @@ class ProgressLine(BaseModel):
 
 
 class JobDir:
-    """Names the files of a job directory, and reads and writes its progress."""
+    """Names the files of a job directory, and reads and writes its progress.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    `number` is the process's among several that run one job; all but the first, 0, read the same
+    files and write others.
+    """
+
+    def __init__(self, path: Path, number: int = 0) -> None:
+        self.path, self.number = path, number
+        self.processes = path / "processes"
+        own = self.processes / str(number) if number else path
         self.config = path / "config.json"
         self.data = path / "data"
         self.models = path / "models"
-        self.progress = path / "progress.jsonl"
+        self.progress = own / "progress.jsonl"
         self.log = path / "log.txt"
-        self.out = path / "out"
+        self.out = own / "out"
         self.checkpoint = path / "checkpoint"
-        self.trained = path / "trained"
+        self.trained = own / "trained"
+        if number:
+            own.mkdir(parents=True, exist_ok=True)
 
     def append(self, line: ProgressLine) -> None:
         """Add one line. Readers wait for the newline, so they see it whole or not at all."""
@@ -111,6 +121,10 @@ class JobDir:
                 offset += len(raw)
                 with suppress(ValidationError):
                     yield offset, ProgressLine.model_validate_json(raw)
+
+    def last(self) -> ProgressLine | None:
+        """The last complete line, if there is any."""
+        return max(self.read(), default=(0, None), key=itemgetter(0))[1]
 
     def log_tail(self, lines: int = 20) -> list[str]:
         """The last `lines` lines that the process printed (at most 8 KiB of them)."""

@@ -7,6 +7,8 @@ with the failure. STOPPED_STATUS: `stopping` said so, and the same can be starte
 from __future__ import annotations
 
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +34,22 @@ def never() -> bool:
     return False
 
 
+def told_to_stop(*, patient: bool = False) -> Stopping:
+    """Whether SIGTERM has asked this process to stop, from now on.
+
+    A second one ends it at once, unless it is `patient`.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        if not patient:
+            signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, ask)
+    return asked.is_set
+
+
 def run_job(
     path: Path,
     *,
@@ -40,12 +58,23 @@ def run_job(
     package: bool = True,
     stopping: Stopping = never,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    number: int | None = None,
 ) -> int:
     """Run the job in JOB_DIR `path`, or go on with it.
 
     Without `package`, out/ is what was trained. What a stopped run goes on from is in checkpoint/.
+    A job that wants several devices is run by as many processes (`tdmr.several`), of which this is
+    one if it has a `number`.
     """
-    with _working(path, "prepare", stopping) as work:
+    count = _processes(path) if number is None else 1
+    if count > 1:
+        from tdmr import several
+
+        given = {"device": device, "cache": cache, "package": package}
+        return several.run_job(
+            path, count, stopping, checkpoint_seconds=checkpoint_seconds, **given
+        )
+    with _working(path, "prepare", stopping, number=number or 0) as work:
         job, reporter = work.job, work.reporter
         spec = JobSpec.model_validate_json(job.config.read_bytes())
         run = load_recipe()
@@ -66,9 +95,17 @@ def run_job(
             checkpoints=checkpoints,
         )
         reporter.done(work.result(train, cache, package=package))
-    if work.status == 0:
+    if work.status == 0 and not job.number:
         checkpoints.clear()
     return work.status
+
+
+def _processes(path: Path) -> int:
+    """How many are to run the job; 1 where config.json is wrong, which the run then says."""
+    try:
+        return JobSpec.model_validate_json(JobDir(path).config.read_bytes()).options.devices
+    except (OSError, ValidationError):
+        return 1
 
 
 def package_job(path: Path, *, cache: Path, stopping: Stopping = never) -> int:
@@ -125,7 +162,7 @@ class _Work:
     ) -> dict[str, Any]:
         """Leave in out/ what `train` leaves in the folder it is given, packaged or as it is."""
         job = self.job
-        if not package:
+        if not package or job.number:  # one of several packages what all have trained
             return train(job.out)
         return packaged(
             train, job.trained, job.out, data=job.data, cache=cache, reporter=self.reporter
@@ -134,13 +171,14 @@ class _Work:
 
 @contextmanager
 def _working(
-    path: Path, first: str, stopping: Stopping, *, keep_trained: bool = False
+    path: Path, first: str, stopping: Stopping, *, keep_trained: bool = False, number: int = 0
 ) -> Iterator[_Work]:
     """A block's work in JOB_DIR `path`; how it ended is told in progress.jsonl and in `status`."""
-    job = JobDir(path)
+    job = JobDir(path, number)
     work = _Work(job, Reporter(job, [first]))
-    work.reporter.listeners += [lines.teller(), spans.of_stages()]
-    work.reporter.listeners.append(lambda line: _stop_between(line, stopping))
+    if not number:
+        work.reporter.listeners += [lines.teller(), spans.of_stages()]
+        work.reporter.listeners.append(lambda line: _stop_between(line, stopping))
     try:
         # What an earlier process didn't finish.
         for folder in (job.out,) if keep_trained else (job.out, job.trained):

@@ -144,19 +144,24 @@ def set_up(device: torch.device, spec: JobSpec) -> None:
 
 
 def use_threads(spec: JobSpec) -> None:
-    """Use as many threads on the CPU as the job's batches gain from, unless the user has said."""
+    """Use as many threads on the CPU as the job's batches gain from, unless the user has said.
+
+    Several processes share the machine.
+    """
     if "OMP_NUM_THREADS" in os.environ:
         return
     side = spec.options.image_size or DEFAULT_SIDE
     small = spec.options.training.batch_size * side**2 < ONE_THREAD_PIXELS
-    torch.set_num_threads(1 if small else os.cpu_count() or 1)
+    share = (os.cpu_count() or 1) // World.current().size
+    torch.set_num_threads(1 if small else max(1, share))
 
 
 def owner(task: Task) -> str:
     """What a checkpoint belongs to: the job, its images and the foundation's weights."""
     # Of the input side too: it is a function of these.
-    # What is said of the dataset, and in which formats the student is handed over, trains nothing.
-    spec = task.spec.model_dump_json(exclude={"options": {"audit", "exports"}})
+    # What is said of the dataset, and in which formats the student is handed over, trains nothing;
+    # what several devices train, one can go on with.
+    spec = task.spec.model_dump_json(exclude={"options": {"audit", "exports", "devices"}})
     parts = (spec, task.identity, task.foundation.weights_hash())
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -251,6 +256,7 @@ def pick_device(name: str) -> torch.device:
         name = "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
         device = distributed.local_device(torch.device(name))
+        name = str(device)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise OptionsError(

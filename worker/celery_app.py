@@ -15,7 +15,9 @@ import threading
 from celery import Celery, signals
 from kombu.entity import Exchange, Queue
 
-from app.outbox import TASK, bell
+from app import outbox
+from app.jobs.queue import LONG
+from app.outbox import TASK
 from worker.station import Station
 
 OPTIONS = (
@@ -55,7 +57,7 @@ def make_app(station: Station) -> Celery:
     celery.conf.update(
         # Nothing is acknowledged: a bell that is lost costs one slow poll, and an acknowledgement
         # that fails while Redis restarts leaves Celery's consumer deaf without a word.
-        task_queues=[_heard(queue, kind) for queue in station.queues for kind in station.kinds],
+        task_queues=[_heard(name) for name in _bells(station)],
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
@@ -79,12 +81,21 @@ def make_app(station: Station) -> Celery:
     return celery
 
 
-def _heard(queue: str, kind: str) -> Queue:
+def _bells(station: Station) -> list[str]:
+    """What rings for a job that the station can take."""
+    return [
+        outbox.bell(queue, kind, devices)
+        for queue in station.queues
+        for kind in station.kinds
+        for devices in range(1, 1 + (station.devices if kind == LONG else 1))
+    ]
+
+
+def _heard(name: str) -> Queue:
     """A broker's queue that is heard without acknowledging.
 
     A bell that is lost costs one slow poll. An acknowledgement that fails while Redis restarts
     leaves Celery's consumer deaf, without a word.
     """
-    name = bell(queue, kind)
     exchange = Exchange(name)  # type: ignore[no-untyped-call] # kombu ships no types
     return Queue(name, exchange, routing_key=name, no_ack=True)  # type: ignore[no-untyped-call] # nor here

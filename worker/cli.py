@@ -16,6 +16,7 @@ from app.jobs import fleet
 from app.settings import Settings
 from app.storage import gate
 from tdmr import catalog, lifeline, spans
+from tdmr.config import MAX_DEVICES
 from worker import measure as measuring
 from worker.kinds import KINDS
 from worker.launch import Child
@@ -30,6 +31,9 @@ cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     context: typer.Context,
     device: Annotated[str, typer.Option(help="Where jobs train: auto, cpu or cuda:N.")] = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, max=MAX_DEVICES, help="GPUs that one job may train on at once.")
+    ] = 1,
     queue: Annotated[
         list[str] | None, typer.Option(help="Only jobs of this queue; repeat.")
     ] = None,
@@ -45,7 +49,7 @@ def main(
         str, typer.Option(help="Address for that; whoever reaches it may read.")
     ] = "127.0.0.1",
 ) -> None:
-    """Run jobs on one device: one at a time, each in a process of its own."""
+    """Run jobs on one device or several: one at a time, each in a process of its own."""
     if context.invoked_subcommand is not None:
         return
     settings = Settings()
@@ -57,10 +61,15 @@ def main(
     for name in queue or ():
         if name not in settings.queues:
             raise typer.BadParameter(f"TDMR_QUEUES has {list(settings.queues)}, not {name!r}")
+    if devices > 1 and ":" in device:
+        raise typer.BadParameter(
+            f"--devices {devices} needs --device auto: CUDA_VISIBLE_DEVICES says which they are"
+        )
     scraped = None if metrics_port is None else (metrics_host, metrics_port)
     serve(
         settings,
         device=device,
+        devices=devices,
         queues=queue,
         kinds=kind,
         once=once,
@@ -111,6 +120,7 @@ def serve(
     settings: Settings,
     *,
     device: str = "cpu",
+    devices: int = 1,
     queues: list[str] | None = None,
     kinds: list[str] | None = None,
     once: bool = False,
@@ -127,6 +137,7 @@ def serve(
     station = Station(
         settings,
         device=device,
+        devices=devices,
         queues=queues or settings.queues,
         kinds=kinds or tuple(KINDS),
         launch=launch,

@@ -64,6 +64,7 @@ def run_next(
     *,
     worker: str,
     device: str,
+    devices: int = 1,
     queues: Sequence[str] | None = None,
     kinds: Sequence[str] | None = None,
     launch: Launch = Child,
@@ -72,10 +73,11 @@ def run_next(
     """Claim the next due job and see it to its end; False when there is none.
 
     `worker` must be a name that no other process uses: it's part of the fence. `queues` and
-    `kinds` name what to take. Once `stopping` says so, the job is handed back.
+    `kinds` name what to take, of trainings those on at most so many `devices`. Once `stopping` says
+    so, the job is handed back.
     """
     with database.read() as session:
-        if not moves.is_any(session, queues, kinds):
+        if not moves.is_any(session, queues, kinds, devices):
             return False  # asked first, so that idle workers don't keep others from writing
     asked_at = time.monotonic()
     with database.write() as session:
@@ -87,6 +89,7 @@ def run_next(
             lease_seconds=settings.lease_seconds,
             queues=queues,
             kinds=kinds,
+            devices=devices,
         )
     if claim is None:
         return False

@@ -1,4 +1,4 @@
-"""A place where jobs are run: one device, one job at a time, whichever doorbell rang."""
+"""A place where jobs are run: one device or several, one job at a time, whichever doorbell rang."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ class Station:
         settings: Settings,
         *,
         device: str = "cpu",
+        devices: int = 1,
         queues: Sequence[str] = (DEFAULT_QUEUE,),
         kinds: Sequence[str] = tuple(KINDS),
         launch: Launch = Child,
     ) -> None:
         self.settings = settings
-        self.device = device
+        self.device, self.devices = device, devices
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.stopping = False  # a plain flag: a signal handler sets it
         self._database = Database.of(settings, "tdmr-worker")
@@ -98,6 +99,7 @@ class Station:
                 queues=list(self.queues),
                 kinds=list(self.kinds),
                 memory_bytes=self._memory,
+                devices=self.devices,
             )
 
     def collect(self) -> None:
@@ -115,6 +117,7 @@ class Station:
                 self.settings,
                 worker=self.worker,
                 device=self.device,
+                devices=self.devices,
                 queues=self.queues,
                 kinds=self.kinds,
                 launch=self._launch,

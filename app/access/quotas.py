@@ -86,16 +86,16 @@ def _kept(owner: str) -> tuple[ColumnElement[bool], ...]:
 
 
 def device_hours(session: Session, owner: str, settings: Settings) -> Use:
-    """Hours of work on jobs that haven't ended, or have in the last 30 days."""
+    """Hours of devices' work on jobs that haven't ended, or have in the last 30 days."""
     since = now(session) - WINDOW
     mine = (Job.owner == owner, Job.kind == KIND)
     ended = session.scalar(
-        select(func.sum(Job.spent_seconds)).where(
+        select(func.sum(Job.spent_seconds * Job.devices)).where(
             *mine, Job.state.not_in(HELD), or_(Job.ended_at.is_(None), Job.ended_at > since)
         )
     )
     going_on = session.scalars(select(Job).where(*mine, Job.state.in_(HELD)))
-    seconds = float(ended or 0.0) + sum(spent(job) for job in going_on)
+    seconds = float(ended or 0.0) + sum(spent(job) * job.devices for job in going_on)
     return Use("device_hours", settings.quota_device_hours or None, round(seconds / 3600, 4))
 
 
@@ -153,7 +153,7 @@ def _until_free(session: Session, owner: str, hours: float) -> int:
     """Seconds until more than `hours` of what counts now no longer do, as far as that is known."""
     moment = now(session)
     rows = session.execute(
-        select(Job.ended_at, Job.spent_seconds)
+        select(Job.ended_at, Job.spent_seconds * Job.devices)
         .where(Job.owner == owner, Job.kind == KIND, Job.ended_at > moment - WINDOW)
         .order_by(Job.ended_at)
     )

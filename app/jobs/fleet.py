@@ -21,6 +21,7 @@ def report(
     queues: list[str],
     kinds: list[str],
     memory_bytes: int | None = None,
+    devices: int = 1,
 ) -> None:
     """Note that `worker` is there."""
     moment = now(session)
@@ -29,7 +30,7 @@ def report(
         row = Worker(id=worker, started_at=moment)
         session.add(row)
     row.host, row.pid, row.device, row.queues, row.kinds = host, pid, device, queues, kinds
-    row.seen_at, row.memory_bytes = moment, memory_bytes
+    row.seen_at, row.memory_bytes, row.devices = moment, memory_bytes, devices
 
 
 def leave(session: Session, worker: str) -> None:
@@ -49,11 +50,12 @@ def present(session: Session, patience: float) -> list[Worker]:
     return list(session.scalars(select(Worker).where(Worker.seen_at >= past).order_by(Worker.id)))
 
 
-def serves(session: Session, queue: str, kind: str, patience: float) -> bool:
-    """Whether some worker that is there takes such jobs."""
-    return bool(takers(session, queue, kind, patience))
-
-
-def takers(session: Session, queue: str, kind: str, patience: float) -> list[Worker]:
-    """The workers that are there and take such jobs."""
-    return [w for w in present(session, patience) if queue in w.queues and kind in w.kinds]
+def takers(
+    session: Session, queue: str, kind: str, patience: float, devices: int = 1
+) -> list[Worker]:
+    """The workers that are there and take such jobs, on so many devices."""
+    return [
+        worker
+        for worker in present(session, patience)
+        if queue in worker.queues and kind in worker.kinds and devices <= worker.devices
+    ]

@@ -40,6 +40,7 @@ def submit(
     request_sha256: str | None = None,
     queue_name: str = "default",
     priority: int = 0,
+    devices: int = 1,
     max_seconds: float | None = None,
     model_id: str | None = None,
     parent_id: str | None = None,
@@ -68,6 +69,7 @@ def submit(
         request_sha256=request_sha256,
         queue=queue_name,
         priority=priority,
+        devices=devices,
         max_seconds=max_seconds,
         parent_id=parent_id,
         request_id=logs.REQUEST.get(),
@@ -88,9 +90,15 @@ def submit(
     return job
 
 
-def is_any(session: Session, queues: Sequence[str] | None, kinds: Sequence[str] | None) -> bool:
-    """Whether any job of these queues and kinds (None: of all) is due: a look that costs little."""
-    return bool(session.scalar(_look(*_key(queues, kinds)), {"moment": now(session)}))
+def is_any(
+    session: Session,
+    queues: Sequence[str] | None,
+    kinds: Sequence[str] | None,
+    devices: int = queue.ALL,
+) -> bool:
+    """Whether `claim` would find one now: a look that costs little."""
+    given = {"moment": now(session), "at_most_devices": devices}
+    return bool(session.scalar(_look(*_key(queues, kinds)), given))
 
 
 def claim(
@@ -100,8 +108,11 @@ def claim(
     lease_seconds: float,
     queues: Sequence[str] | None = None,
     kinds: Sequence[str] | None = None,
+    devices: int = queue.ALL,
 ) -> Claim | None:
     """Take the next due job of these queues and kinds (None: of all), or give None.
+
+    Trainings on more than `devices` are left to others.
 
     One conditional UPDATE: of many claimers at once, each job has exactly one winner.
     """
@@ -110,6 +121,7 @@ def claim(
         "moment": moment,
         "worker": worker,
         "until": moment + timedelta(seconds=lease_seconds),
+        "at_most_devices": devices,
     }
     for take in _takes(*_key(queues, kinds)):
         job = session.scalar(take, given)

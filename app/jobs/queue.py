@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import (
     CTE,
     ColumnElement,
+    Integer,
     Select,
     Subquery,
     bindparam,
@@ -37,7 +38,10 @@ from app.models import Job
 LONG = "distil"  # the kind that takes a device for long
 CROWD = 500  # owners, of whom to rank all that waits is quicker than to ask after each
 OWN_ORDER = (Job.priority.desc(), Job.run_after, Job.id)
-MOMENT = bindparam("moment", type_=UtcDateTime())  # in statements that are made once
+ALL = 1 << 20  # more devices than any job wants
+# In statements that are made once.
+MOMENT = bindparam("moment", type_=UtcDateTime())
+DEVICES = bindparam("at_most_devices", type_=Integer())
 Moment = datetime | ColumnElement[datetime]
 # Spelled out in statements: only so does a database find the indexes of those who wait.
 _QUEUED: ColumnElement[str] = literal_column(f"'{State.QUEUED}'")
@@ -52,16 +56,22 @@ class Place:
     reason: str
 
 
-def due(moment: Moment, queues: Sequence[str] | None, kinds: Sequence[str] | None) -> Subquery:
+def due(
+    moment: Moment,
+    queues: Sequence[str] | None,
+    kinds: Sequence[str] | None,
+    devices: int | ColumnElement[int] = ALL,
+) -> Subquery:
     """Every job that may be claimed at `moment` from these queues (None: all), with its place.
 
-    Columns: `id` and `position`, 1 being the next to claim.
+    Trainings on more than `devices` aren't among them. Columns: `id` and `position`, 1 being the
+    next to claim.
     """
     parts = []
     if kinds is None or LONG in kinds:
         own = func.row_number().over(partition_by=Job.owner, order_by=OWN_ORDER)
         waiting = select(Job.owner, Job.id, Job.run_after, own.label("own"))
-        each = waiting.where(*_due(moment, queues, Job), Job.kind == _LONG).subquery()
+        each = waiting.where(*_fitting(moment, queues, Job, devices)).subquery()
         busy = _busy()
         turn = each.c.own + func.coalesce(busy.c.jobs, 0)
         ranked = select(each.c.id, each.c.run_after, turn.label("turn"))
@@ -79,7 +89,7 @@ def is_any(queues: Sequence[str] | None, kinds: Sequence[str] | None) -> ColumnE
     """Whether any job may be claimed at MOMENT: what idle workers ask each second costs little."""
     found = []
     if kinds is None or LONG in kinds:
-        found.append(exists().where(*_due(MOMENT, queues, Job), Job.kind == _LONG))
+        found.append(exists().where(*_fitting(MOMENT, queues, Job, DEVICES)))
     if kinds is None or set(kinds) != {LONG}:
         found.append(exists().where(*_due(MOMENT, queues, Job), *_short(kinds)))
     return or_(*found)
@@ -103,7 +113,7 @@ def nexts(
         if kinds is None or LONG in kinds:
             quick.append(_locking(_heads(queues)))
         found.append(func.coalesce(*quick) if len(quick) > 1 else quick[0])
-    ranks = due(MOMENT, queues, kinds)
+    ranks = due(MOMENT, queues, kinds, DEVICES)
     ranked = select(Job.id).join(ranks, ranks.c.id == Job.id).where(Job.state == _QUEUED)
     return [*found, _locking(ranked.order_by(ranks.c.position))]
 
@@ -126,7 +136,7 @@ def _heads(queues: Sequence[str]) -> Select[str]:
     few = select(walk.c.owner).where(walk.c.owner.is_not(None)).limit(CROWD + 1).cte("few")
     first = (
         select(head.id)
-        .where(*_due(MOMENT, queues, head), head.kind == _LONG, head.owner == few.c.owner)
+        .where(*_fitting(MOMENT, queues, head, DEVICES), head.owner == few.c.owner)
         .order_by(head.priority.desc(), head.run_after, head.id)
         .limit(1)
         .correlate(few)
@@ -171,6 +181,16 @@ def _due(
     return *due, *_among(job.queue, queues)
 
 
+def _fitting(
+    moment: Moment,
+    queues: Sequence[str] | None,
+    job: type[Job],
+    devices: int | ColumnElement[int],
+) -> tuple[ColumnElement[bool], ...]:
+    """Trainings that are due, and that so many devices are enough for."""
+    return *_due(moment, queues, job), job.kind == _LONG, job.devices <= devices
+
+
 def _short(kinds: Sequence[str] | None) -> tuple[ColumnElement[bool], ...]:
     asked = None if kinds is None else [kind for kind in kinds if kind != LONG]
     return Job.kind != _LONG, *_among(Job.kind, asked)
@@ -191,14 +211,14 @@ class Standing:
 
     moment: datetime
     positions: dict[str, int]  # by job; of those that are due
-    served: bool  # by some worker that is there
+    devices: int  # of the largest worker that is there; 0 without any
 
     def place(self, job: Job) -> Place:
         """Where a queued job stands."""
         position = self.positions.get(job.id)
         if job.waits_for is not None:
             return Place(None, "sweep")
-        return Place(position, _reason(position, served=self.served))
+        return Place(position, _reason(position, served=job.devices <= self.devices))
 
     def misses(self, job: Job, seconds: float) -> bool:
         """Whether a queued job has become due in the `seconds` since, or was let go."""
@@ -220,7 +240,8 @@ def standing(
     if only is not None:
         wanted = wanted.where(ranks.c.id.in_([job.id for job in only]))
     positions = {row.id: row.position for row in session.execute(wanted)}
-    return Standing(moment, positions, fleet.serves(session, queue, kind, patience))
+    workers = fleet.takers(session, queue, kind, patience)
+    return Standing(moment, positions, max((worker.devices for worker in workers), default=0))
 
 
 def places(session: Session, jobs: Iterable[Job], patience: float) -> dict[str, Place]:

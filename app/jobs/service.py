@@ -64,7 +64,7 @@ def create(
     """
     content = spec.model_dump(mode="json")
     # Another order is another training: its steps can't be gone on from.
-    same = retry_of is not None and retry_of.spec == content
+    same = retry_of is not None and _is_same(JobSpec.model_validate(retry_of.spec), spec)
     checkpoint = retry_of.checkpoint if retry_of and same else None
     job = moves.submit(
         session,
@@ -80,6 +80,7 @@ def create(
         ring=settings.broker_url is not None,
         queue_name=terms.queue,
         priority=terms.priority,
+        devices=spec.options.devices,
         max_seconds=terms.max_seconds,
         retry_of=retry_of.id if retry_of else None,
         checkpoint=checkpoint,
@@ -91,6 +92,12 @@ def create(
         together.line_up(session, job)
     audit.about(session, "job", job.id, **({"retry_of": retry_of.id} if retry_of else {}))
     return _view(session, job, None, settings)
+
+
+def _is_same(one: JobSpec, other: JobSpec) -> bool:
+    """Whether both are one training, on however many devices."""
+    alone = [each.model_dump(exclude={"options": {"devices"}}) for each in (one, other)]
+    return alone[0] == alone[1]
 
 
 def get(session: Session, owner: str, job_id: str, settings: Settings) -> View:

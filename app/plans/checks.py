@@ -67,7 +67,7 @@ def possible(
     found = [
         *options.doubts(spec),
         *resources.models(spec, own_foundation=spec is not order.spec),
-        *resources.workers(session, order.terms.queue, settings, estimate),
+        *resources.workers(session, order.terms, spec.options.devices, settings, estimate),
         *resources.disk(settings, estimate),
         *resources.budget(order.terms.max_seconds, estimate),
     ]

@@ -24,7 +24,7 @@ from app.plans.load import Load
 from app.plans.tables import Throughput
 from app.settings import Settings
 from tdmr import catalog
-from tdmr.config import JobSpec
+from tdmr.config import MAX_DEVICES, JobSpec
 from tdmr.stages import OURS, trained
 from tdmr.wire.plans import Basis, Estimate, JobEstimate, StageEstimate
 
@@ -72,9 +72,11 @@ def make(
     spec = foundations.as_known(session, dataset.owner, spec)
     if load is None or None in (catalog.find(spec.foundation), catalog.find(spec.student)):
         return None
-    device, where = _device(session, queue_name, settings)
+    devices = spec.options.devices
+    kind, where = _kind(session, queue_name, devices, settings)
+    device = None if kind is None else _named(kind, devices)
     key = loads.views_key(ordered, dataset, load)
-    warm = warm or _was_shown(session, key, device)
+    warm = warm or _was_shown(session, key, kind)
     found = [_stage(session, each, device) for each in stages(spec, load, warm=warm)]
     counted = [each.measurements for each in found if each.units]
     return Estimate(
@@ -202,7 +204,7 @@ def _write(session: Session, job: Job, metrics: Json, took: dict[str, float]) ->
             Throughput(
                 id=new_id("thr"),
                 job_id=job.id,
-                device=metrics["device"],
+                device=_named(metrics["device"], spec.options.devices),
                 stage=stage.name,
                 model=stage.model,
                 side=sides[stage.name in OF_FOUNDATION],
@@ -237,9 +239,16 @@ def errors(session: Session, owner: str) -> list[float]:
     return [error for error in found if error is not None]
 
 
-def _device(session: Session, queue_name: str, settings: Settings) -> tuple[str | None, str]:
+def _named(kind: str, devices: int) -> str:
+    """What measurements call so many devices of a kind: they tell nothing of other numbers."""
+    return kind if devices == 1 else f"{kind} x {devices}"
+
+
+def _kind(
+    session: Session, queue_name: str, devices: int, settings: Settings
+) -> tuple[str | None, str]:
     """The kind of device that a job will run on, None if nobody can tell, and that in words."""
-    workers = fleet.takers(session, queue_name, queue.LONG, settings.worker_patience)
+    workers = fleet.takers(session, queue_name, queue.LONG, settings.worker_patience, devices)
     kinds = {worker.device.partition(":")[0] for worker in workers}
     if len(kinds) == 1 and "auto" not in kinds:
         (kind,) = kinds
@@ -249,12 +258,14 @@ def _device(session: Session, queue_name: str, settings: Settings) -> tuple[str 
     )
     if newest is None:
         return None, "No job has been measured on this service yet."
-    return newest, f"It runs on {newest}, as the last job did: the workers don't say."
+    kind = newest.partition(" ")[0]
+    return kind, f"It runs on {kind}, as the last job did: the workers don't say."
 
 
-def _was_shown(session: Session, key: str, device: str | None) -> bool:
-    """Whether a job has left these views' features in the cache."""
-    made = select(Throughput.id).where(Throughput.views_key == key, Throughput.device == device)
+def _was_shown(session: Session, key: str, kind: str | None) -> bool:
+    """Whether a job on such devices, however many, has left these views' features in the cache."""
+    names = [] if kind is None else [_named(kind, n) for n in range(1, MAX_DEVICES + 1)]
+    made = select(Throughput.id).where(Throughput.views_key == key, Throughput.device.in_(names))
     return session.scalar(made.limit(1)) is not None
 
 

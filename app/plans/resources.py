@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from app.jobs import fleet, queue
+from app.jobs.service import Terms
 from app.plans.findings import Finding, warning
 from app.settings import Settings
 from tdmr import catalog
@@ -69,9 +70,10 @@ def _network(pointer: str, entry: CatalogEntry) -> Iterator[Finding]:
 
 
 def workers(
-    session: Session, name: str, settings: Settings, estimate: Estimate | None
+    session: Session, terms: Terms, devices: int, settings: Settings, estimate: Estimate | None
 ) -> Iterator[Finding]:
-    """Whether somebody takes the queue's jobs, on a device that they fit on."""
+    """Whether somebody takes the queue's jobs, on devices that they fit on."""
+    name = terms.queue
     if name not in settings.queues:
         return
     there = fleet.takers(session, name, queue.LONG, settings.worker_patience)
@@ -81,6 +83,13 @@ def workers(
             "no_worker",
             f"No worker takes jobs of the queue {name!r} now: it would wait for one.",
             "Start a worker for it, or choose another queue.",
+        )
+    elif not (there := [worker for worker in there if devices <= worker.devices]):
+        yield warning(
+            "/options/devices",
+            "no_worker",
+            f"No worker of the queue {name!r} has {devices} devices now: it would wait for one.",
+            f"Lower options.devices, or start a worker with --devices {devices}.",
         )
     sizes = [worker.memory_bytes for worker in there if worker.memory_bytes is not None]
     needed = estimate.memory_bytes if estimate else None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -114,15 +112,8 @@ def latency(
 
 
 def _stoppable() -> Callable[[], bool]:
-    """End when the parent does; whether SIGTERM has asked to stop. The second one ends at once."""
-    from tdmr import lifeline
+    """End when the parent does; whether SIGTERM has asked to stop."""
+    from tdmr import lifeline, process
 
     lifeline.hold()
-    asked = threading.Event()
-
-    def ask(number: int, frame: object) -> None:
-        asked.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    signal.signal(signal.SIGTERM, ask)
-    return asked.is_set
+    return process.told_to_stop()

@@ -25,6 +25,7 @@ from tests.app.revisions import MOMENT, ROWS, dump, fill, tables
 NEW = {
     "queue": "default",
     "priority": 0,
+    "devices": 1,
     "strikes": 0,
     "spent_seconds": 0.0,
     "parent_id": None,

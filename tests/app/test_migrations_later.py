@@ -245,3 +245,12 @@ def test_the_thirteenth_version_adds_whose_request_a_job_is_and_forgets_it_again
 def test_the_fourteenth_version_adds_indexes_alone(any_url: str) -> None:
     with revised(any_url, "0013", "0014") as (before, after):
         assert after == before
+
+
+def test_the_fifteenth_version_counts_one_device_also_for_the_version_before(
+    any_url: str,
+) -> None:
+    with revised(any_url, "0014", "0015") as (before, after):
+        for table in ("jobs", "workers"):
+            assert {row.pop("devices") for row in after[table]} <= {1}
+        assert after == before

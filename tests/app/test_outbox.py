@@ -51,10 +51,13 @@ def test_a_bell_rings_where_those_listen_who_can_take_the_job(
 ) -> None:
     submit(database, queue_name="big", kind="package")
     submit(database)
-    assert relay(database, with_broker(settings, redis_url)) == 2
+    submit(database, devices=2)
+    assert relay(database, with_broker(settings, redis_url)) == 3
     with redis.Redis.from_url(redis_url) as client:
         assert client.llen(bell("big", "package")) == client.llen("tdmr.big.package") == 1
         assert client.llen(bell("default", "distil")) == 1
+        two = bell("default", "distil", 2)
+        assert client.llen(two) == client.llen("tdmr.default.distil.2") == 1
 
 
 def test_a_job_that_waits_is_rung_when_due(

@@ -187,7 +187,7 @@ def test_each_device_class_has_its_workers_and_every_job_somebody_who_takes_it()
         assert pod(each)["terminationGracePeriodSeconds"] >= 30 + Settings().grace_seconds
     assert taken == {(queue, kind) for queue in queues for kind in KINDS}
     with_gpu = [e for e in workers if "nvidia.com/gpu" in str(pod(e)["containers"][0]["resources"])]
-    assert [each["metadata"]["name"] for each in with_gpu] == ["worker-gpu"]
+    assert {each["metadata"]["name"] for each in with_gpu} == {"worker-gpu", "worker-gpus"}
     assert {each["spec"]["scaleTargetRef"]["name"] for each in SCALED} == {
         each["metadata"]["name"] for each in workers
     }
@@ -201,8 +201,8 @@ def database(postgres_copy: str) -> Iterator[Database]:
 
 
 def test_the_scalers_count_what_can_begin_and_what_runs(database: Database, tmp_path: Path) -> None:
-    """On a real database: 2 are due, 1 runs, 1 is held back, 1 waits for another, 1 is done."""
-    ids = [scenes.distil_job(database, LocalStorage(tmp_path), "done") for _ in range(6)]
+    """On a real database, also of what wants more devices than anybody has there."""
+    ids = [scenes.distil_job(database, LocalStorage(tmp_path), "done") for _ in range(9)]
     gpu: dict[str, Any] = {"queue": "gpu"}
     changes = (
         {"queue": "default"},
@@ -211,6 +211,9 @@ def test_the_scalers_count_what_can_begin_and_what_runs(database: Database, tmp_
         {**gpu, "run_after": MOMENT.replace(year=9999)},
         {**gpu, "waits_for": ids[1]},
         {**gpu, "state": "succeeded"},
+        {**gpu, "devices": 2},
+        {"queue": "gpus", "devices": 4},
+        {"queue": "gpus", "devices": 8},
     )
     with database.write() as session:
         for job_id, change in zip(ids, changes, strict=True):
@@ -220,7 +223,18 @@ def test_the_scalers_count_what_can_begin_and_what_runs(database: Database, tmp_
         for each in SCALED:
             (trigger,) = each["spec"]["triggers"]
             counts[each["metadata"]["name"]] = session.scalar(text(trigger["metadata"]["query"]))
-    assert counts == {"worker-cpu": 1, "worker-gpu": 2, "checks": 0}
+    assert counts == {"worker-cpu": 1, "worker-gpu": 2, "worker-gpus": 1, "checks": 0}
+
+
+def test_a_worker_has_the_devices_that_its_scaler_counts_on() -> None:
+    scaled = {each["spec"]["scaleTargetRef"]["name"]: each for each in SCALED}
+    for name in ("worker-gpu", "worker-gpus"):
+        (workload,) = (each for each in WORKLOADS if each["metadata"]["name"] == name)
+        (container,), (trigger,) = pod(workload)["containers"], scaled[name]["spec"]["triggers"]
+        args, has = container["args"], container["resources"]["limits"]["nvidia.com/gpu"]
+        told = int(args[args.index("--devices") + 1]) if "--devices" in args else 1
+        assert told == has
+        assert f"devices <= {has} " in trigger["metadata"]["query"] + " "
 
 
 def test_only_the_server_is_reached_and_only_where_it_listens() -> None:

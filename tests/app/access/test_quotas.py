@@ -137,6 +137,8 @@ def test_hours_count_for_30_days_after_a_jobs_end(any_database: Database, tmp_pa
     beats = {"claimed_at": moment - timedelta(hours=3), "heartbeat_at": moment}
     job(any_database, dataset_id, state="running", spent_seconds=3600.0, **beats)
     assert used(any_database, tmp_path)["device_hours"] == 6.5
+    job(any_database, dataset_id, state="paused", spent_seconds=900.0, devices=4)
+    assert used(any_database, tmp_path)["device_hours"] == 7.5
 
 
 def refusal(database: Database, wanted: int | None, options: Settings) -> QuotaExceededError:

@@ -209,6 +209,13 @@ def test_what_an_order_would_meet(
     assert (plain["ok"], plain["findings"]) == (True, [])
 
 
+def test_a_worker_with_fewer_devices_wont_take_it(service: Service) -> None:
+    worker(service, devices=2)
+    found = dry_run(service, options={"devices": 4})
+    assert codes(found, "warning") == [("/options/devices", "no_worker")]
+    assert dry_run(service, options={"devices": 2})["findings"] == []
+
+
 def test_a_border_just_fits(service: Service) -> None:
     worker(service)
     found = dry_run(service, options={"input": {"border": 15}})

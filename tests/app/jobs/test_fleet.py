@@ -22,7 +22,7 @@ def present(database: Database) -> list[str]:
 
 def serves(database: Database, queue: str, kind: str) -> bool:
     with database.read() as session:
-        return fleet.serves(session, queue, kind, PATIENCE)
+        return bool(fleet.takers(session, queue, kind, PATIENCE))
 
 
 def test_a_worker_that_reports_is_there(any_database: Database) -> None:

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -32,6 +33,14 @@ def order(database: Database, **given: object) -> list[str]:
     return taken
 
 
+def order_seen(database: Database, **given: Any) -> str:
+    """The job that would be claimed next."""
+    with database.read() as session:
+        found = moves.claim(session, worker="w", lease_seconds=60, **given)
+    assert found is not None
+    return found.job_id
+
+
 def places(database: Database, *ids: str) -> list[Place | None]:
     with database.read() as session:
         jobs = [session.get_one(Job, job_id) for job_id in ids]
@@ -48,6 +57,23 @@ def test_an_owners_jobs_come_oldest_first(any_database: Database) -> None:
     assert positions(any_database, *ids) == [1, 2, 3]
     assert order(any_database) == ids
     assert positions(any_database, *ids) == [None, None, None]
+
+
+def test_a_training_waits_for_a_worker_with_as_many_devices(any_database: Database) -> None:
+    (four,), (two,), (one,) = (steps.submit(any_database, devices=n) for n in (4, 2, 1))
+    report(any_database, "w1", devices=2)
+    reasons = [place.reason if place else None for place in places(any_database, four, two, one)]
+    assert reasons == ["no_worker", "behind_others", "behind_others"]
+    for queues in (None, ["default"]):  # each way to the next one
+        assert order_seen(any_database, queues=queues, devices=1) == one
+        assert order_seen(any_database, queues=queues, devices=2) == two
+        assert order_seen(any_database, queues=queues, devices=8) == four
+    assert order(any_database, devices=1) == [one]
+    with any_database.read() as session:
+        assert not moves.is_any(session, None, None, 1)
+        assert moves.is_any(session, None, None, 2)
+    assert order(any_database, devices=2) == [two]
+    assert order(any_database, devices=4) == [four]
 
 
 def test_ten_jobs_of_one_owner_dont_make_anothers_first_wait(any_database: Database) -> None:

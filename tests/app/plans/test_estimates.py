@@ -145,6 +145,18 @@ def test_another_device_tells_nothing(service: Service, dataset_id: str) -> None
     assert estimate(service, dataset_id)["seconds"] == 115.0
 
 
+def test_several_devices_are_estimated_by_as_many_and_share_the_cache_of_one(
+    service: Service, dataset_id: str
+) -> None:
+    finish(service, dataset_id)
+    two: dict[str, Any] = {"options": {**OPTIONS, "devices": 2}}
+    found = estimate(service, dataset_id, **two)
+    assert (found["seconds"], found["cache"], found["basis"]) == (None, "warm", "none")
+    finish(service, dataset_id, seconds=60.0, **two)
+    found = estimate(service, dataset_id, **two)
+    assert (found["seconds"], found["basis"]) == (60.0, "same")
+
+
 def test_a_job_keeps_its_estimate_and_learns_how_good_it_was(
     service: Service, dataset_id: str
 ) -> None:
