@@ -25,11 +25,13 @@ from app.datasets import resumable
 from app.datasets import service as datasets
 from app.db import Database
 from app.errors import ConflictError, NotFoundError, UnavailableError
+from app.jobs import fleet
 from app.main import create_app
 from app.models import ApiKey
 from app.settings import Settings
 from app.storage import gate, open_storage
 from tdmr import spans
+from tdmr.config import MAX_DEVICES
 
 FIRST_OWNER = "owner"
 # What takes seconds never waits behind a training.
@@ -49,6 +51,9 @@ def serve(
     data: DataOption = None,
     worker: Annotated[bool, typer.Option(help="Run workers beside the server.")] = True,
     device: Annotated[str, typer.Option(help="Where that worker trains.")] = "cpu",
+    devices: Annotated[
+        int, typer.Option(min=1, max=MAX_DEVICES, help="GPUs that one job may train on at once.")
+    ] = 1,
     dashboard: Annotated[bool, typer.Option(help="Serve the pages for people as well.")] = True,
     ready_file: Annotated[
         Path | None, typer.Option(help="Write address, key and pid there, as JSON, once serving.")
@@ -56,6 +61,8 @@ def serve(
 ) -> None:
     """Serve the API, by default with workers beside it."""
     logs.set_up()
+    if wrong := fleet.contradiction(device, devices):
+        raise typer.BadParameter(wrong)
     settings = _settings(data)
     if obstacles := gate.obstacles(settings):
         typer.echo("The store of files won't do:\n" + "\n".join(obstacles), err=True)
@@ -80,7 +87,8 @@ def serve(
     if worker and settings.broker_url is None:
         environment = {**os.environ, "TDMR_DATA_DIR": str(settings.data_dir.resolve())}
         for kinds in EMBEDDED_WORKERS:
-            children.append(serving.Worker(serving.worker_command(device, kinds), environment))
+            command = serving.worker_command(device, devices, kinds)
+            children.append(serving.Worker(command, environment))
             children[-1].start()
     try:
         app = create_app(settings)

@@ -198,7 +198,7 @@ class Worker:
             return process.wait()
 
 
-def worker_command(device: str, kinds: Sequence[str]) -> list[str]:
+def worker_command(device: str, devices: int, kinds: Sequence[str]) -> list[str]:
     """How an embedded worker for jobs of some kinds is started; the server never imports it."""
     only = [word for kind in kinds for word in ("--kind", kind)]
-    return [sys.executable, "-m", "worker", "--device", device, *only]
+    return [sys.executable, "-m", "worker", "--device", device, "--devices", str(devices), *only]

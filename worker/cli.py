@@ -30,7 +30,9 @@ cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @cli.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
-    device: Annotated[str, typer.Option(help="Where jobs train: auto, cpu or cuda:N.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Where jobs train: auto, cpu, cuda or cuda:N.")
+    ] = "auto",
     devices: Annotated[
         int, typer.Option(min=1, max=MAX_DEVICES, help="GPUs that one job may train on at once.")
     ] = 1,
@@ -61,10 +63,8 @@ def main(
     for name in queue or ():
         if name not in settings.queues:
             raise typer.BadParameter(f"TDMR_QUEUES has {list(settings.queues)}, not {name!r}")
-    if devices > 1 and ":" in device:
-        raise typer.BadParameter(
-            f"--devices {devices} needs --device auto: CUDA_VISIBLE_DEVICES says which they are"
-        )
+    if wrong := fleet.contradiction(device, devices):
+        raise typer.BadParameter(wrong)
     scraped = None if metrics_port is None else (metrics_host, metrics_port)
     serve(
         settings,

@@ -11,6 +11,15 @@ from app.db import now
 from app.models import Worker
 
 
+def contradiction(device: str, devices: int) -> str | None:
+    """What is wrong with a worker's device and their number, if anything is."""
+    if devices > 1 and ":" in device:
+        return (
+            f"--devices {devices} needs --device cuda, cpu or auto: CUDA_VISIBLE_DEVICES says which"
+        )
+    return None
+
+
 def report(
     session: Session,
     worker: str,

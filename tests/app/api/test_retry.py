@@ -95,6 +95,12 @@ def test_other_terms_are_no_other_training(service: Service, failed: dict[str, A
     assert job["checkpoint"] == failed["checkpoint"]
 
 
+def test_on_more_devices_it_is_the_same_training(service: Service, failed: dict[str, Any]) -> None:
+    job = retry(service, failed["id"], options={"devices": 2})
+    assert job["options"] == {**failed["options"], "devices": 2}
+    assert job["checkpoint"] == failed["checkpoint"]
+
+
 def test_null_takes_a_field_back_to_its_default(service: Service, failed: dict[str, Any]) -> None:
     patch = {"budget": None, "priority": None, "queue": None, "baselines": None}
     job = retry(service, failed["id"], options={"training": None}, **patch)
