@@ -65,28 +65,8 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
 
     `network` is what webhooks go out by; None: what the settings say.
     """
-    settings = settings or Settings()
-    database = Database.of(settings, "tdmr-server")
-    boards = Boards(database, settings.worker_patience)
-    readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
-    core = Core(
-        settings=settings,
-        database=database,
-        storage=open_storage(settings),
-        relay=Relay(database, settings),
-        pool=Pool(settings),
-        sender=Sender(database, settings, network),
-        limiter=Limiter(settings),
-        usage=Usage(database),
-        glances=Glances(database, boards, jobs.rendered),
-        boards=boards,
-        readers=readers,
-        lookout=Lookout(readers, READERS - 1, here=_is_near(settings)),
-        watch=Watch(database, readers),
-        registry=metrics.registry(metrics.SERVER, Gauges(database, settings)),
-    )
-    database.before_commit = audit.note
-    parts = PartsSweep(database, core.storage, settings)
+    core = _core(settings or Settings(), network)
+    parts = PartsSweep(core.database, core.storage, core.settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -101,7 +81,7 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
         core.relay.stop()
         core.readers.shutdown()
         core.glances.close()
-        database.close()
+        core.database.close()
 
     app = FastAPI(
         title="TDMR",
@@ -122,6 +102,29 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
     app.add_middleware(Envelope)
     app.add_middleware(Tus)
     return app
+
+
+def _core(settings: Settings, network: Network | None) -> Core:
+    database = Database.of(settings, "tdmr-server")
+    database.before_commit = audit.note
+    boards = Boards(database, settings.worker_patience)
+    readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+    return Core(
+        settings=settings,
+        database=database,
+        storage=open_storage(settings),
+        relay=Relay(database, settings),
+        pool=Pool(settings),
+        sender=Sender(database, settings, network),
+        limiter=Limiter(settings),
+        usage=Usage(database),
+        glances=Glances(database, boards, jobs.rendered),
+        boards=boards,
+        readers=readers,
+        lookout=Lookout(readers, READERS - 1, here=_is_near(settings)),
+        watch=Watch(database, readers),
+        registry=metrics.registry(metrics.SERVER, Gauges(database, settings)),
+    )
 
 
 def _is_near(settings: Settings) -> bool:

@@ -92,17 +92,21 @@ def redis_at(port: int) -> Iterator[subprocess.Popen[bytes]]:
         shutil.rmtree(folder)
 
 
-_PORTS = itertools.cycle(range(20_000 + os.getpid() % 1000 * 12, 20_012 + os.getpid() % 1000 * 12))
+EACH = 40  # more than a test asks for: a port comes round again only once it's long in use
+_FIRST = 20_000 + os.getpid() % 300 * EACH
+_PORTS = itertools.cycle(range(_FIRST, _FIRST + EACH))
 
 
 def free_port() -> int:
     """A port that nobody listens on at this moment.
 
-    Each process of the tests has a dozen of its own, below those that connections are given: else
+    Each process of the tests has some of its own, below those that connections are given: else
     two could find the same one before either listens there.
     """
-    for port in itertools.islice(_PORTS, 12):
+    for port in itertools.islice(_PORTS, EACH):
         with socket.socket() as probe:
+            # As servers do: connections of the one that was there before are in nobody's way.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:

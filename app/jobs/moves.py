@@ -83,6 +83,10 @@ def submit(
         run_after=moment,
         created_at=moment,
     )
+    return _begun(session, job, ring=ring)
+
+
+def _begun(session: Session, job: Job, *, ring: bool) -> Job:
     session.add(job)
     session.flush()
     log.append(session, job.id, "submitted", {})
