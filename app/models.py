@@ -85,6 +85,7 @@ class Dataset(Deletable, Base):
     upload_sha256: Mapped[str] = mapped_column(String(64))
     version: Mapped[str | None] = mapped_column(String(64))  # content hash; set when ready
     file_key: Mapped[str | None] = mapped_column(String(300))  # the canonical archive; when ready
+    file_sha256: Mapped[str | None] = mapped_column(String(64))  # None: made before it was counted
     gallery_key: Mapped[str | None] = mapped_column(String(300))  # app.datasets.gallery
     classes: Mapped[list[str] | None] = mapped_column(NullableJson)
     splits: Mapped[Json | None] = mapped_column(NullableJson)  # {split: {class: images}}

@@ -89,7 +89,7 @@ class Site:
         if dataset.file_key is None:
             raise LookupError(f"dataset {dataset.id} is {dataset.status}")
         archive = job.path / "dataset.zip"
-        self.storage.fetch(dataset.file_key, archive)
+        self.storage.fetch(dataset.file_key, archive, dataset.file_sha256)
         unpack(archive, job.data)
         archive.unlink()
 

@@ -165,6 +165,7 @@ def settle(
         dataset.classes = report["classes"]
         dataset.splits = report["splits"]
         dataset.file_key, dataset.gallery_key = files.dataset.key, files.gallery.key
+        dataset.file_sha256 = files.dataset.sha256
     return _finish(session, dataset, "ready" if report["ok"] else "invalid", report["findings"])
 
 

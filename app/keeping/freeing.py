@@ -72,7 +72,8 @@ def _empty_datasets(session: Session) -> Sequence[str]:
     rows = _due(session, Dataset)
     for row in rows:
         row.name, row.upload_bytes, row.findings = "", 0, []
-        row.classes = row.splits = row.audit = row.file_key = row.gallery_key = None
+        row.classes = row.splits = row.audit = None
+        row.file_key = row.file_sha256 = row.gallery_key = None
     ids = [row.id for row in rows]
     checks = select(Job.id).where(Job.dataset_id.in_(ids), Job.kind == "ingest")
     session.execute(delete(Event).where(Event.job_id.in_(checks)))

@@ -47,10 +47,12 @@ def measure(folder: Path, ledger: stock.Ledger, claims: int, requests: int) -> d
 
 
 def _claims(database: Database, count: int) -> list[float]:
-    """Each a transaction of its own, as a worker's is; so many that the rest still waits."""
+    """Each a look and a transaction, as a worker's is; so many that the rest still waits."""
     taken = []
     for number in range(count):
         began = time.perf_counter()
+        with database.read() as session:
+            assert moves.is_any(session, ["default"], None)
         with database.write() as session:
             claim = moves.claim(
                 session, worker=f"w{number}", lease_seconds=LEASE, queues=["default"]

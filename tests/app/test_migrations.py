@@ -115,7 +115,7 @@ def told(row: Any) -> dict[str, Any]:
 def test_the_newest_version_keeps_every_row_and_adds_to_it(newest: Database) -> None:
     added: dict[type[Base], dict[str, Any]] = {
         ApiKey: {"last_used_at": None, "replaced_by": None},
-        Dataset: {"gallery_key": None, "audit": None, **KEPT},
+        Dataset: {"gallery_key": None, "audit": None, "file_sha256": None, **KEPT},
         Event: {},
         Job: {**NEW, **KEPT},
         Student: {"partial": False, **KEPT},

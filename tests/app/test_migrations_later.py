@@ -254,3 +254,9 @@ def test_the_fifteenth_version_counts_one_device_also_for_the_version_before(
         for table in ("jobs", "workers"):
             assert {row.pop("devices") for row in after[table]} <= {1}
         assert after == before
+
+
+def test_the_sixteenth_version_leaves_uncounted_what_was_there(any_url: str) -> None:
+    with revised(any_url, "0015", "0016") as (before, after):
+        assert {dataset.pop("file_sha256") for dataset in after["datasets"]} == {None}
+        assert after == before

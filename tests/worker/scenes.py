@@ -38,6 +38,7 @@ def distil_job(database: Database, storage: Storage, play: str | list[str], **gi
     with database.write() as session:
         dataset = session.get_one(Dataset, dataset_id)
         dataset.file_key, dataset.version = stored.key, "1" * 64
+        dataset.file_sha256 = stored.sha256
         options = {"owner": "ana", "kind": "distil", "dataset_id": dataset_id, "spec": spec}
         options |= {"max_attempts": 3, "ring": False, **given}
         return moves.submit(session, **options).id

@@ -6,10 +6,8 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,69 +21,20 @@ from app.db import Database, now
 from app.jobs import ledger, moves, queue
 from app.jobs.claims import Claim
 from app.jobs.states import State
-from app.models import Dataset, Job, Latency, Student
+from app.models import Job, Latency, Student
 from app.plans import estimates
 from app.plans.tables import Throughput
 from app.settings import Settings
-from app.storage import LocalStorage
 from tests.support import make_dataset, wait_until
 from tests.worker import scenes
+from tests.worker.bench import Bench
 from tests.worker.scenes import GOOD, ingest_job
 from tests.worker.standin_worker import standin
 from worker import pipeline
 from worker.heart import Heart
 from worker.kinds import make
 from worker.launch import Child
-from worker.pipeline import Launch
 from worker.site import Site
-
-
-@dataclass
-class Bench:
-    """A worker's `run_next`, in this process or in a thread of it."""
-
-    database: Database
-    storage: LocalStorage
-    settings: Settings
-    stop: bool = False
-    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-
-    def run(self, launch: Launch = standin) -> bool:
-        return pipeline.run_next(
-            self.database,
-            self.storage,
-            self.settings,
-            worker="bench",
-            device="cpu",
-            launch=launch,
-            stopping=lambda: self.stop,
-        )
-
-    def finish(self, launch: Launch = standin) -> None:
-        """Run what is due until nothing is."""
-        while self.run(launch):
-            pass
-
-    def begin(self) -> Future[bool]:
-        return self.pool.submit(self.run)
-
-    def submit(self, play: str | list[str], **given: Any) -> str:
-        return scenes.distil_job(self.database, self.storage, play, **given)
-
-    def job(self, job_id: str) -> Job:
-        return scenes.job(self.database, job_id)
-
-    def left(self) -> list[str]:
-        """Files of the job directories and of students."""
-        return scenes.files_under(self.settings.work_dir, self.storage.root / "students")
-
-
-@pytest.fixture
-def bench(database: Database, storage: LocalStorage, settings: Settings) -> Iterator[Bench]:
-    bench = Bench(database, storage, settings)
-    yield bench
-    bench.stop = True
-    bench.pool.shutdown()
 
 
 def test_with_nothing_due_nothing_happens(bench: Bench) -> None:
@@ -239,6 +188,16 @@ def test_a_database_that_breaks_during_the_finish_is_asked_again(
     database.close()
 
 
+def test_a_dataset_that_the_store_has_damaged_is_never_trained_on(bench: Bench) -> None:
+    job_id = bench.submit("done")
+    (path,) = bench.storage.root.glob("datasets/*/dataset-1.zip")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert bench.run()
+    assert bench.job(job_id).state == "queued"  # to be tried again: the store may recover
+    told = [event.data for event in scenes.events(bench.database, job_id)]
+    assert told[-1]["failure"]["code"] == "damaged_file"
+
+
 def test_a_failure_is_kept_with_its_words(bench: Bench) -> None:
     job_id = bench.submit("fail")
     bench.run()
@@ -370,46 +329,3 @@ def test_a_bundle_that_is_not_what_it_says_is_no_student(bench: Bench) -> None:
     bench.run(spoil)
     assert bench.job(job_id).state == "failed"
     assert bench.left() == []
-
-
-def dataset(bench: Bench, dataset_id: str) -> Dataset:
-    with bench.database.read() as session:
-        return session.get_one(Dataset, dataset_id)
-
-
-def test_a_good_upload_becomes_a_dataset(bench: Bench) -> None:
-    dataset_id, job_id = ingest_job(bench.database, bench.storage, GOOD)
-    bench.run(Child)
-    found = dataset(bench, dataset_id)
-    assert (bench.job(job_id).state, found.status) == ("succeeded", "ready")
-    assert found.classes == ["cat", "dog"]
-    assert found.file_key is not None
-    keys = (found.file_key, found.gallery_key or "")
-    assert scenes.files_under(bench.storage.root) == [str(bench.storage.path(k)) for k in keys]
-
-
-def test_a_bad_upload_is_a_finding_not_a_failure(bench: Bench) -> None:
-    dataset_id, job_id = ingest_job(bench.database, bench.storage, {"cat/1.png": "red"})
-    bench.run(Child)
-    found = dataset(bench, dataset_id)
-    assert (bench.job(job_id).state, found.status) == ("succeeded", "invalid")
-    assert found.findings
-    assert scenes.files_under(bench.storage.root) == []
-
-
-@pytest.mark.parametrize("how", ["dies", "is cancelled"])
-def test_a_check_that_does_not_end_well_makes_the_dataset_invalid(bench: Bench, how: str) -> None:
-    dataset_id, job_id = ingest_job(bench.database, bench.storage, GOOD)
-    if how == "dies":
-        bench.run(lambda _command, job: Child(["false"], job))
-    else:
-        sleeping: Callable[..., Child] = lambda _command, job: Child(["sleep", "600"], job)  # noqa: E731  # shorter than a def
-        running = threading.Thread(target=bench.run, args=[sleeping])
-        running.start()
-        wait_until(lambda: bench.job(job_id).state == "running")
-        scenes.request_cancel(bench.database, job_id)
-        running.join()
-    found = dataset(bench, dataset_id)
-    assert found.status == "invalid"
-    assert found.findings[0]["code"] == ("process_died" if how == "dies" else "cancelled")
-    assert scenes.files_under(bench.storage.root) == []
