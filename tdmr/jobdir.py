@@ -122,9 +122,9 @@ class JobDir:
                 with suppress(ValidationError):
                     yield offset, ProgressLine.model_validate_json(raw)
 
-    def last(self) -> ProgressLine | None:
-        """The last complete line, if there is any."""
-        return max(self.read(), default=(0, None), key=itemgetter(0))[1]
+    def last(self, offset: int = 0) -> ProgressLine | None:
+        """The last complete line from byte `offset` on, if there is any."""
+        return max(self.read(offset), default=(0, None), key=itemgetter(0))[1]
 
     def log_tail(self, lines: int = 20) -> list[str]:
         """The last `lines` lines that the process printed (at most 8 KiB of them)."""

@@ -13,13 +13,14 @@ import shutil
 import signal
 import sys
 import threading
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import distributed
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -36,10 +37,19 @@ CLOSE_SECONDS = 5  # for the others to end once one has failed
 def run_job(path: Path, count: int, stopping: Callable[[], bool], **given: Any) -> int:
     """As `tdmr.process.run_job`, in `count` processes; `given` is what each of them is told."""
     job = JobDir(path)
-    job.processes.mkdir(exist_ok=True)
-    told = (job.processes / ASKED, stopping)
-    threading.Thread(target=_pass_on, args=told, name="stop", daemon=True).start()
-    config = LaunchConfig(
+    said = job.progress.stat().st_size if job.progress.exists() else 0  # by earlier runs
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    with _told(job.processes, stopping):
+        try:
+            elastic_launch(_launch(count, job.processes / "torch"), _one)(path, given)
+        except ChildFailedError as error:
+            return _ended(job, said, count, error, stopping)
+    return 0
+
+
+def _launch(count: int, folder: Path) -> LaunchConfig:
+    return LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=count,
@@ -47,26 +57,37 @@ def run_job(path: Path, count: int, stopping: Callable[[], bool], **given: Any) 
         rdzv_backend="c10d",
         rdzv_endpoint=f"{HERE}:0",
         local_addr=HERE,
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
         max_restarts=0,
         signals_to_handle="SIGINT",  # at SIGTERM each saves what it has, and then ends
         shutdown_timeout=CLOSE_SECONDS,
     )
-    if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+
+
+@contextmanager
+def _told(folder: Path, stopping: Callable[[], bool]) -> Iterator[None]:
+    """A block whose processes are told to stop by a file: SIGTERM may come to this one alone.
+
+    `folder` is there for as long as the block lasts.
+    """
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    folder.mkdir()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_SECONDS):
+            if stopping():
+                (folder / ASKED).touch()
+                return
+
+    looking = threading.Thread(target=look, name="stop", daemon=True)
+    looking.start()
     try:
-        elastic_launch(config, _one)(path, given)
-    except ChildFailedError as error:
-        return _ended(job, count, error, stopping)
+        yield
     finally:
-        shutil.rmtree(job.processes, ignore_errors=True)
-    return 0
-
-
-def _pass_on(asked: Path, stopping: Callable[[], bool]) -> None:
-    """Tell the processes by a file, from their start on: SIGTERM may come to this one alone."""
-    while not stopping():
-        time.sleep(LOOK_SECONDS)
-    asked.touch()
+        over.set()
+        looking.join()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _one(path: Path, given: dict[str, Any]) -> None:
@@ -83,9 +104,14 @@ def _one(path: Path, given: dict[str, Any]) -> None:
     distributed.destroy_process_group()
 
 
-def _ended(job: JobDir, count: int, error: ChildFailedError, stopping: Callable[[], bool]) -> int:
-    """The status of a run that one process has ended, and why it was, in progress.jsonl."""
-    last = job.last()
+def _ended(
+    job: JobDir, said: int, count: int, error: ChildFailedError, stopping: Callable[[], bool]
+) -> int:
+    """The status of a run that one process has ended, and why it was, in progress.jsonl.
+
+    What stands before byte `said` of that file was told by others.
+    """
+    last = job.last(said)
     if last is not None and last.event == "failed":
         return 1
     if stopping():

@@ -35,7 +35,12 @@ class Run:
     cache: Path
     process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def temporary(self) -> Path:
+        return self.job.path.with_suffix(".tmp")
+
     def start(self) -> subprocess.Popen[bytes]:
+        self.temporary.mkdir(exist_ok=True)
         command = ["run", str(self.job.path), "--device", "cpu", "--checkpoint-seconds", "0"]
         with self.job.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -43,7 +48,7 @@ class Run:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.temporary)},
             )
         return self.process
 
@@ -53,6 +58,7 @@ class Run:
         status = self.process.wait(PATIENCE)
         wait_until(lambda: not group(self.process.pid if self.process else 0))
         assert not self.job.processes.exists()
+        assert list(self.temporary.glob("torchelastic*")) == []
         return status
 
     def trains(self, behind: int) -> bool:
@@ -112,6 +118,8 @@ def test_two_processes_train_the_student_of_one_whatever_strikes_them(
     alone, two = run("alone", 1), run("two", 2)
     assert process.run_job(alone.job.path, device="cpu", cache=alone.cache) == 0
 
+    two.job.processes.mkdir()
+    (two.job.processes / "stop").touch()  # left by a run that was killed
     first = two.start()
     wait_until(lambda: two.trains(3), first, PATIENCE)
     other = trainers(first.pid)[-1]
