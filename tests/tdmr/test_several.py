@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from safetensors.numpy import load_file
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 import tdmr
-from tdmr import process
+from tdmr import process, several
 from tdmr.config import DistillOptions, JobSpec
-from tdmr.errors import OptionsError
+from tdmr.errors import Failure, OptionsError
 from tdmr.jobdir import STOPPED_STATUS, JobDir, ProgressLine
 from tests.support import wait_until
 from tests.tdmr.jobs import Jobs
@@ -151,17 +152,43 @@ def test_two_processes_train_the_student_of_one_whatever_strikes_them(
     assert (apart / size) ** 0.5 < APART
 
 
-def test_what_one_of_them_cant_go_on_with_is_the_jobs_failure(
-    run: Callable[[str, int], Run],
+LACKS = Failure(code="out_of_memory", user_error=True, detail="The second one's GPU is small.")
+BEFORE = ProgressLine(event="failed", failure=LACKS.model_copy(update={"code": "an earlier run's"}))
+STOPPED = ProgressLine(event="stopped", message="stopped at step 7")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "asked", "status", "event", "code"),
+    [
+        (ProgressLine(event="failed", failure=LACKS), None, False, 1, "failed", "out_of_memory"),
+        (None, ProgressLine(event="failed", failure=LACKS), False, 1, "failed", "out_of_memory"),
+        (None, None, False, 1, "failed", "process_died"),
+        # It was told to by torch, since the other has failed: nobody has asked the run to stop.
+        (STOPPED, ProgressLine(event="failed", failure=LACKS), False, 1, "failed", "out_of_memory"),
+        (STOPPED, None, True, STOPPED_STATUS, "stopped", None),
+        (None, None, True, STOPPED_STATUS, "stopped", None),
+    ],
+)
+def test_what_a_run_has_ended_of(
+    tmp_path: Path,
+    first: ProgressLine | None,
+    second: ProgressLine | None,
+    asked: bool,
+    status: int,
+    event: str,
+    code: str | None,
 ) -> None:
-    two = run("two", 2)
-    two.job.data.unlink()
-    (two.job.data / "a").mkdir(parents=True)
-    two.start()
-    assert two.ended() == 1
-    failure = two.last().failure
-    assert failure is not None
-    assert (failure.code, failure.user_error) == ("dataset", True)
+    job = JobDir(tmp_path)
+    job.append(BEFORE)
+    said = job.progress.stat().st_size
+    for number, line in enumerate((first, second)):
+        if line is not None:
+            JobDir(tmp_path, number).append(line)
+    error = ChildFailedError("run", {1: ProcessFailure(1, 77, -9, str(tmp_path / "none"))})
+    assert several._ended(job, said, 2, error, lambda: asked) == status
+    last = job.last(said)
+    assert last is not None
+    assert (last.event, last.failure and last.failure.code) == (event, code)
 
 
 def test_a_batch_that_cant_be_shared_is_refused() -> None:
