@@ -60,9 +60,9 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the API, by default with workers beside it."""
-    logs.set_up()
     if wrong := fleet.contradiction(device, devices):
         raise typer.BadParameter(wrong)
+    logs.set_up()
     settings = _settings(data)
     if obstacles := gate.obstacles(settings):
         typer.echo("The store of files won't do:\n" + "\n".join(obstacles), err=True)
