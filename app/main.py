@@ -81,6 +81,7 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
         core.relay.stop()
         core.readers.shutdown()
         core.glances.close()
+        core.boards.close()
         core.database.close()
 
     app = FastAPI(

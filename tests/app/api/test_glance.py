@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Event
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -18,11 +20,13 @@ from app.db import Database, now
 from app.errors import GoneError, NotFoundError, UnauthorizedError
 from app.jobs import boards, ledger, service
 from app.jobs.boards import Boards
+from app.jobs.queue import Standing
 from app.models import ApiKey, Job
 from app.settings import Settings
 from tdmr.config import JobSpec
 from tdmr.errors import Failure
 from tests.app.jobs import steps
+from tests.support import wait_until
 
 SPEC = JobSpec(foundation="letters_vit", student="test_resnet").model_dump(mode="json")
 
@@ -32,8 +36,8 @@ class Viewer:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self.database, self.settings = database, settings
-        board = Boards(database, settings.worker_patience)
-        self.glances = Glances(database, board, rendered)
+        self.boards = Boards(database, settings.worker_patience)
+        self.glances = Glances(database, self.boards, rendered)
         self.key, self.token = self.make_key()
 
     def make_key(self, owner: str = "ana", scope: Scope = Scope.JOBS_READ) -> tuple[str, str]:
@@ -136,7 +140,8 @@ def test_who_waits_has_a_place_from_the_first_look(viewer: Viewer) -> None:
 def test_many_who_wait_are_looked_up_together(
     viewer: Viewer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boards, "SECONDS", 600.0)
+    for name in ("SECONDS", "OLDEST_SECONDS"):
+        monkeypatch.setattr(boards, name, 600.0)
     ids = viewer.submit(20)
     asked = []
     standing = boards.queue.standing
@@ -146,6 +151,30 @@ def test_many_who_wait_are_looked_up_together(
     for job_id in ids:
         viewer.look(job_id)
     assert len(asked) == 1
+
+
+def test_nobody_waits_for_the_next_look_at_the_places_of_all(
+    viewer: Viewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = viewer.submit(2)
+    assert b'"queue_position":2,' in viewer.look(two).body
+    for name, seconds in (("SECONDS", 0.0), ("OLDEST_SECONDS", 600.0)):
+        monkeypatch.setattr(boards, name, seconds)
+    asked, gate, standing = [], Event(), boards.queue.standing
+
+    def slow(*given: Any) -> Standing:
+        asked.append(1)
+        assert gate.wait(90)
+        return standing(*given)
+
+    monkeypatch.setattr(boards.queue, "standing", slow)
+    steps.ask(viewer.database, ledger.request_cancel, one)
+    for _ in range(3):
+        assert b'"queue_position":2,' in viewer.look(two).body
+    gate.set()
+    wait_until(lambda: b'"queue_position":1,' in viewer.look(two).body)
+    viewer.boards.close()
+    assert asked
 
 
 def test_what_is_kept_has_an_end(viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ PARTIAL = {"stage": "distil", "step": 5, "steps": 20, "missing": []}
 @pytest.fixture(autouse=True)
 def _places_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not as they were half a second ago."""
-    monkeypatch.setattr(boards, "SECONDS", 0.0)
+    monkeypatch.setattr(boards, "OLDEST_SECONDS", 0.0)
 
 
 def post(service: Service, job_id: str, act: str, status: int = 202) -> dict[str, Any]:
