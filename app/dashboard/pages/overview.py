@@ -10,6 +10,7 @@ from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 
+from app import models
 from app.access.scopes import Scope
 from app.api.core import Core
 from app.dashboard.frame import page
@@ -150,8 +151,12 @@ async def _jobs(visit: Visit, status: str) -> list[JobOut]:
 def _machines(core: Core) -> tuple[list[Worker], tuple[int, int, int]]:
     with core.database.read() as session:
         rows = fleet.present(session, core.settings.worker_patience)
-    workers = [Worker(w.host, w.device, tuple(w.kinds), w.seen_at) for w in rows]
+    workers = [Worker(w.host, _device(w), tuple(w.kinds), w.seen_at) for w in rows]
     return workers, shutil.disk_usage(core.settings.data_dir)
+
+
+def _device(worker: models.Worker) -> str:
+    return worker.device if worker.devices == 1 else f"{worker.device} x {worker.devices}"
 
 
 def _tile(name: str) -> Tag:
