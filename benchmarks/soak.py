@@ -40,6 +40,7 @@ from tests.support import end
 
 FAST = bool(os.environ.get("FAST"))
 MINUTES = 3.0 if FAST else 60.0
+PARTS = 12
 WARM_UP = 0.25  # of the time, in which memory may still grow
 MARK = "TDMR_SOAK"  # in the environment of every process of one run
 LEAVE_SECONDS = 20.0
@@ -232,6 +233,18 @@ def _grown(samples: list[tuple[float, int, int]]) -> dict[str, Any]:
         "memory_slope_bytes_per_minute": round(slope),
         "descriptors_grown": round(last - first),
         "memory_bytes": warm[-1][1],
+        "course": _course(samples),
+    }
+
+
+def _course(samples: list[tuple[float, int, int]]) -> dict[str, list[float]]:
+    """How both went over the time: the median of each of its PARTS."""
+    size = max(1, len(samples) // PARTS)
+    parts = [samples[at : at + size] for at in range(0, size * PARTS, size)]
+    held = [list(zip(*each, strict=True)) for each in parts if each]
+    return {
+        "memory_mebibytes": [round(statistics.median(each[1]) / 2**20, 1) for each in held],
+        "descriptors": [statistics.median(each[2]) for each in held],
     }
 
 

@@ -24,3 +24,5 @@ def test_growth_is_found_once_the_server_is_warm() -> None:
     steady = soak._grown(warming)
     assert (steady["memory_slope_bytes_per_minute"], steady["descriptors_grown"]) == (0, 0)
     assert soak.missed({**steady, "orphans": 1, "errors": 0}) == ["orphans"]
+    assert grown["course"]["descriptors"] == [50, 50, 51, 51, 52, 52, 53, 53, 54, 54, 55, 55]
+    assert len(grown["course"]["memory_mebibytes"]) == 12
