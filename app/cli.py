@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.orm import Session
 
-from app import audit, logs, migrate
+from app import audit, heap, logs, migrate
 from app import serve as serving
 from app.access import keys
 from app.access.scopes import ALL, Scope
@@ -62,6 +62,7 @@ def serve(
     """Serve the API, by default with workers beside it."""
     if wrong := fleet.contradiction(device, devices):
         raise typer.BadParameter(wrong)
+    heap.share()
     logs.set_up()
     settings = _settings(data)
     if obstacles := gate.obstacles(settings):
