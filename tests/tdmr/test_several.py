@@ -56,8 +56,8 @@ class Run:
     def ended(self) -> int:
         """The status of the first process, with nothing else left."""
         assert self.process is not None
-        status = self.process.wait(PATIENCE)
-        wait_until(lambda: not group(self.process.pid if self.process else 0))
+        status, leader = self.process.wait(PATIENCE), self.process.pid
+        wait_until(lambda: not group(leader))
         assert not self.job.processes.exists()
         assert list(self.temporary.glob("torchelastic*")) == []
         return status

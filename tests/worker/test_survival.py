@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app.db import Database
 from app.jobs import ledger
 from app.jobs.claims import Checkpoint
 from app.models import Job, Student
-from app.settings import Settings
-from app.storage import LocalStorage
 from tdmr.jobdir import JobDir
 from tests.support import wait_until
 from tests.worker import scenes
+from tests.worker.bench import Bench
 from tests.worker.standin_worker import standin
-from tests.worker.test_pipeline import Bench
 from worker import collector
 from worker.launch import Child
-
-
-@pytest.fixture
-def bench(database: Database, storage: LocalStorage, settings: Settings) -> Iterator[Bench]:
-    bench = Bench(database, storage, settings)
-    yield bench
-    bench.stop = True
-    bench.pool.shutdown()
 
 
 def step(bench: Bench, job_id: str) -> int:
