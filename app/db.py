@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,12 +28,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.functions import FunctionElement
 
 from app.settings import Settings
 
 _COMMITTED = "committed"
 BUSY_SECONDS = 30  # how long a SQLite writer waits for its turn
+FILE_CONNECTIONS = 15  # of a process to a SQLite file at once
 # Seconds to connect, and milliseconds until an answer that never comes is an error.
 POSTGRES_PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 20_000}
 
@@ -142,6 +144,14 @@ class Database:
         for action in session.info.get(_COMMITTED, ()):
             action()
 
+    def fill(self) -> None:
+        """Open the connections that the pool keeps, which it would else do as it gets busy."""
+        pool = self.engine.pool
+        assert isinstance(pool, QueuePool)
+        with ExitStack() as opened:
+            for _ in range(pool.size()):
+                opened.enter_context(self.engine.connect())
+
     def close(self) -> None:
         """Give every connection back."""
         self.engine.dispose()
@@ -163,7 +173,14 @@ def _engine(url: str, *, connect_args: dict[str, str] | None = None, **pool: Any
     if not url.startswith("sqlite"):
         connecting = {**POSTGRES_PATIENCE, **(connect_args or {})}
         return create_engine(url, pool_pre_ping=True, connect_args=connecting, **pool)
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    engine = create_engine(
+        url,
+        connect_args={"timeout": BUSY_SECONDS},
+        # None above those: SQLite keeps a closed connection's descriptor while others are open.
+        pool_size=FILE_CONNECTIONS,
+        max_overflow=0,
+        pool_use_lifo=True,
+    )
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cache
+from threading import Barrier
 from typing import Any
 
 from fastapi import FastAPI
@@ -65,11 +66,14 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
 
     `network` is what webhooks go out by; None: what the settings say.
     """
-    core = _core(settings or Settings(), network)
+    settings = settings or Settings()
+    core, near = _core(settings, network), _is_near(settings)
     parts = PartsSweep(core.database, core.storage, core.settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if near:
+            _connect(core)
         core.relay.start()
         core.usage.start()
         core.sender.start()
@@ -126,6 +130,19 @@ def _core(settings: Settings, network: Network | None) -> Core:
         watch=Watch(database, readers),
         registry=metrics.registry(metrics.SERVER, Gauges(database, settings)),
     )
+
+
+def _connect(core: Core) -> None:
+    """Open now all that stays open: what a server holds doesn't grow when it is busy for once."""
+    met = Barrier(READERS)
+
+    def connect(_: int) -> None:
+        met.wait()  # for the others: so that each is a thread of its own
+        core.glances.connect()
+
+    core.glances.connect()
+    list(core.readers.map(connect, range(READERS)))
+    core.database.fill()  # last: the others took theirs out of it
 
 
 def _is_near(settings: Settings) -> bool:

@@ -36,6 +36,10 @@ class Statement:
         self._local = threading.local()
         self._open: list[Any] = []
 
+    def connect(self) -> None:
+        """Open this thread's connection ahead of its first question."""
+        self._connection()
+
     def one(self, **values: Any) -> Raw | None:
         """The one row as the driver has it, or None. Raises OperationalError."""
         given = {**self._given, **values}

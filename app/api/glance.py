@@ -28,7 +28,7 @@ from app.jobs.states import State
 from app.models import ApiKey, Job, Student
 from app.statement import Raw, Statement
 
-KEPT = 2048  # answers, of some 4 kB
+KEPT = 512  # answers, which with their rows have some 7 kB
 
 _KEY: tuple[ColumnElement[Any], ...] = (
     ApiKey.id.label("key_id"),
@@ -84,6 +84,10 @@ class Glances:
         self._describe = describe
         self._kept: OrderedDict[str, tuple[Any, Said]] = OrderedDict()
         self._lock = Lock()
+
+    def connect(self) -> None:
+        """Open this thread's connection to the database ahead of its first question."""
+        self._statement.connect()
 
     def find(self, key: str, job_id: str) -> Found:
         """Who holds the key with this digest, and the row of the job if it is theirs.
