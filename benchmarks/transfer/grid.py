@@ -101,6 +101,7 @@ def blocks() -> list[Block]:
 
 ABLATION_SHOTS = 5
 ABLATION_SEEDS = 2 if FAST else 5
+ABLATION_FIRST = 2 if FAST else 3  # before the other foundations have their turn
 ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
     "depth flat": {"distil": {"depth": "flat"}},
     "depth reversed": {"distil": {"depth": "reversed"}},
