@@ -28,6 +28,7 @@ from tdmr.errors import OptionsError
 
 # Others wait while the first shows every view to the foundation. torchrun ends them if it fails.
 PATIENCE = timedelta(days=30)
+RENDEZVOUS = "TDMR_RENDEZVOUS"  # a file to meet at, for processes that open no port for it
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,10 @@ def join(device: torch.device) -> World:
             torch.cuda.set_device(device)
         # Flags and barriers are on the CPU: they must not wait for the GPU.
         backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-        dist.init_process_group(backend, timeout=PATIENCE)
+        rank, size, file = _number("RANK"), _number("WORLD_SIZE"), os.environ.get(RENDEZVOUS)
+        # Without a file, at torchrun's own port.
+        store = dist.FileStore(file, size) if file else None  # type: ignore[attr-defined]  # torch's stubs leave it out
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)
     return World.current()
 

@@ -25,11 +25,14 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from tdmr import process
+from tdmr.distributed import RENDEZVOUS
 from tdmr.errors import Failure
 from tdmr.jobdir import STOPPED_STATUS, JobDir, ProgressLine
 
 HERE = "127.0.0.1"
-ASKED = "stop"  # in JOB_DIR/processes, once they have to stop
+# In JOB_DIR/processes:
+ASKED = "stop"  # once they have to stop
+LAUNCHER, TOGETHER = "launcher", "together"  # where they meet: no network reaches a file
 LOOK_SECONDS = 0.2
 CLOSE_SECONDS = 5  # for the others to end once one has failed
 
@@ -38,14 +41,21 @@ def run_job(path: Path, count: int, stopping: Callable[[], bool], **given: Any) 
     """As `tdmr.process.run_job`, in `count` processes; `given` is what each of them is told."""
     job = JobDir(path)
     said = job.progress.stat().st_size if job.progress.exists() else 0  # by earlier runs
-    if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    _stay_here()
     with _told(job.processes, stopping):
         try:
-            elastic_launch(_launch(count, job.processes / "torch"), _one)(path, given)
+            elastic_launch(_launch(count, job.processes), _one)(path, given)
         except ChildFailedError as error:
             return _ended(job, said, count, error, stopping)
     return 0
+
+
+def _stay_here() -> None:
+    """Have this process, and those that it starts, open no port to other machines."""
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # it listens on every address
+    if sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
 
 
 def _launch(count: int, folder: Path) -> LaunchConfig:
@@ -55,9 +65,10 @@ def _launch(count: int, folder: Path) -> LaunchConfig:
         nproc_per_node=count,
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
-        rdzv_endpoint=f"{HERE}:0",
+        rdzv_endpoint=str(folder / LAUNCHER),
+        rdzv_configs={"store_type": "file"},
         local_addr=HERE,
-        logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder / "torch")),
         max_restarts=0,
         signals_to_handle="SIGINT",  # at SIGTERM each saves what it has, and then ends
         shutdown_timeout=CLOSE_SECONDS,
@@ -93,7 +104,9 @@ def _told(folder: Path, stopping: Callable[[], bool]) -> Iterator[None]:
 def _one(path: Path, given: dict[str, Any]) -> None:
     """What each process does. One that fails ends at once: others may be waiting for it."""
     heard = process.told_to_stop(patient=True)  # the group may be told, and each may be told again
-    asked = JobDir(path).processes / ASKED
+    folder = JobDir(path).processes
+    asked = folder / ASKED
+    os.environ[RENDEZVOUS] = str(folder / TOGETHER)
 
     def stopping() -> bool:
         return heard() or asked.exists()

@@ -25,6 +25,7 @@ from tests.support import wait_until
 from tests.tdmr.jobs import Jobs
 
 PATIENCE = 300.0
+LOOPBACK = "0100007F"  # of /proc/net
 APART = 1e-2  # of the weights' own size: AdamW makes much of rounding (test_distributed)
 
 
@@ -93,6 +94,18 @@ def trainers(leader: int) -> list[int]:
     return [pid for pid, command in commands.items() if b"spawn_main" in command]
 
 
+def listening(pids: list[int]) -> set[str]:
+    """The addresses that processes listen on, as /proc/net has them."""
+    sockets = {link.readlink().name for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                found.add(fields[1].partition(":")[0])
+    return found
+
+
 @pytest.fixture
 def run(spec: JobSpec, shapes: Path, tmp_path: Path) -> Iterator[Callable[[str, int], Run]]:
     training = spec.options.training.model_copy(update={"steps": 60, "batch_size": 8})
@@ -123,6 +136,7 @@ def test_two_processes_train_the_student_of_one_whatever_strikes_them(
     (two.job.processes / "stop").touch()  # left by a run that was killed
     first = two.start()
     wait_until(lambda: two.trains(3), first, PATIENCE)
+    assert listening([first.pid, *group(first.pid)]) == {LOOPBACK}
     other = trainers(first.pid)[-1]
     os.kill(other, signal.SIGKILL)
     assert two.ended() == 1
