@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.transfer import grid, lab, report
+from benchmarks.transfer import choosing, grid, lab, report, work
 from benchmarks.transfer.grid import Draw
 from benchmarks.transfer.ledger import Ledger
 from benchmarks.transfer.work import Unit, measure
@@ -73,11 +73,24 @@ def test_tied_is_when_no_lead_is_more_than_noise() -> None:
     assert [loss["cell"][2] for loss in found["losses"]] == ["lost"]
 
 
-def test_results_are_measured_on_the_half_that_nothing_was_developed_on(tmp_path: Path) -> None:
-    lab.write(Draw("digits", VIT, "test_resnet", 2, 0), tmp_path / "data")
+@pytest.mark.parametrize(("half", "first"), [(lab.RESULT, 1), (lab.DEVELOPED, 0)])
+def test_results_are_measured_on_the_half_that_nothing_was_developed_on(
+    tmp_path: Path, half: slice, first: int
+) -> None:
+    lab.write(Draw("digits", VIT, "test_resnet", 2, 0), tmp_path / "data", half)
     places = {int(path.stem) for path in tmp_path.rglob("*.png")}
-    assert len(places) == 898
-    assert all(place % 2 == 1 for place in places)
+    assert len(places) == 899 - first
+    assert all(place % 2 == first for place in places)
+
+
+def test_recipes_are_chosen_on_the_other_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    monkeypatch.setattr(work, "write", lambda draw, folder, half: given.append(half))
+    for kind in ("result", "ablation", grid.CHOICE):
+        measure(Unit(kind, Draw("digits", VIT, "test_resnet", 2, 0), ()), tmp_path)
+    assert given == [lab.RESULT, lab.RESULT, lab.DEVELOPED]
 
 
 def test_every_method_gets_the_same_options() -> None:
@@ -108,6 +121,8 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     for unit in units:
         for found in measure(unit, tmp_path / "cache"):
             ledger.add({**found, "commit": "c"})
+    choice = Unit(grid.CHOICE, draw, (*grid.RECIPES, "kd"))
+    chosen = [{**found, "commit": "c"} for found in measure(choice, tmp_path / "cache")]
     # A second start finds everything measured.
     again = Ledger(tmp_path / "rows.jsonl")
     assert [unit.without(again) for unit in units] == [None] * len(units)
@@ -123,3 +138,11 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     assert summary["costs"]["scratch"]["foundation_forwards"] == 0
     assert summary["ablations"].keys() == set()  # other shots than the ablations'
     assert summary["probe"][0]["mean"] > 0.5
+
+    choosing.write(chosen, tmp_path, "choices", [], Console(quiet=True))
+    choices = json.loads((tmp_path / "choices.json").read_text())
+    (cell,) = choices["cells"]
+    assert set(cell["means"]) == {*grid.RECIPES, "kd"}
+    flat = cell["means"]["depth flat"] - cell["means"][grid.AS_IT_IS]
+    assert choices["minus_as_it_is"]["depth flat"]["2"]["mean"] == pytest.approx(flat, abs=1e-5)
+    assert choices["minus_as_it_is"]["depth flat"]["all"]["n"] == 1

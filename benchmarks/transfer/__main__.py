@@ -7,6 +7,7 @@ All methods get the same steps, rate and augmentation. What is measured is one h
 on which nothing was developed, and drawn patterns. Rows are kept as they come in
 benchmarks/results/transfer_rows.jsonl; table, JSON and picture are made from all rows there are
 (`--report` makes them again without running anything, `--minutes` stops starting new work).
+`--choose` compares recipes of TDMR on the other half of the digits (choices.json).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.machine import commit
-from benchmarks.transfer import grid, report
+from benchmarks.transfer import choosing, grid, report
 from benchmarks.transfer.ledger import Ledger
 from benchmarks.transfer.work import Unit, measure
 
@@ -55,9 +56,22 @@ def ablations(first: int, last: int) -> Iterator[Unit]:
         yield Unit("ablation", draw, tuple(grid.ABLATIONS))
 
 
-def run(ledger: Ledger, until: float, processes: int, console: Console) -> None:
+def choices() -> Iterator[Unit]:
+    """Recipes beside their rivals, on images that no result is measured on."""
+    foundation, methods = grid.FOUNDATIONS["transformer"], (*grid.RECIPES, *grid.RIVALS)
+    for seed in grid.CHOICE_SEEDS:
+        for shots in grid.CHOICE_SHOTS:
+            for student in grid.STUDENTS.values():
+                yield Unit(
+                    grid.CHOICE, grid.Draw("digits", foundation, student, shots, seed), methods
+                )
+
+
+def run(
+    wanted: Iterator[Unit], ledger: Ledger, until: float, processes: int, console: Console
+) -> None:
     """Measure what isn't measured yet; rows are kept as their unit ends."""
-    todo = [unit for unit in units() if unit.without(ledger)]
+    todo = [unit for unit in wanted if unit.without(ledger)]
     context = multiprocessing.get_context("spawn")
     with (
         Progress(console=console) as bar,
@@ -84,17 +98,20 @@ def main() -> None:
     """Choose, measure, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--report", action="store_true", help="only make the report again")
+    parser.add_argument("--choose", action="store_true", help="compare recipes instead")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no new work after these")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     console = Console(width=150)
-    name = "transfer_fast" if grid.FAST else "transfer"
+    name = ("choices" if given.choose else "transfer") + ("_fast" if grid.FAST else "")
     ledger = Ledger(given.results / f"{name}_rows.jsonl")
     until = time.monotonic() + 60 * given.minutes
     if not given.report:
-        run(ledger, until, given.processes, console)
-    report.write(ledger.rows, given.results, name, sys.argv[1:], console)
+        wanted = choices() if given.choose else units()
+        run(wanted, ledger, until, given.processes, console)
+    write = choosing.write if given.choose else report.write
+    write(ledger.rows, given.results, name, sys.argv[1:], console)
 
 
 if __name__ == "__main__":

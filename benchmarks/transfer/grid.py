@@ -139,3 +139,16 @@ def spec(draw: Draw) -> JobSpec:
 def flip(target: str) -> float:
     """A mirrored digit is another sign; a mirrored pattern is the same pattern."""
     return 0.0 if target == "digits" else 0.5
+
+
+# Recipes are chosen among on the other half of the digits, with seeds of their own.
+CHOICE = "choice"
+CHOICE_SEEDS = range(900, 901 if FAST else 903)
+CHOICE_SHOTS = (5,) if FAST else (5, 2, 10)
+AS_IT_IS = "as it is"
+RECIPES: dict[str, dict[str, dict[str, object]]] = {
+    AS_IT_IS: {},
+    "depth flat": {"distil": {"depth": "flat"}},
+    "depth and objective flat": {"distil": {"depth": "flat", "objective": "flat"}},
+}
+RIVALS = ("kd", "fitnet")

@@ -212,12 +212,13 @@ def _print(summary: Row, console: Console) -> None:
         ("ablation - TDMR", summary["ablations"]),
     ):
         for name, row in block.items():
-            console.print(f"{title:20} {name:28} {_points(row)}")
+            console.print(f"{title:20} {name:28} {points(row)}")
     for name in ("cells_judged", "best_share", "best_or_tied_share", "below_scratch"):
         console.print(f"{name:20} {summary[name]}")
 
 
-def _points(row: Row) -> str:
+def points(row: Row) -> str:
+    """A paired difference for reading."""
     if row["low"] is None:
         return f"{100 * row['mean']:+.2f} points, one seed"
     return (

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.transfer import grid
 from benchmarks.transfer.grid import Draw
-from benchmarks.transfer.lab import Lab, write
+from benchmarks.transfer.lab import DEVELOPED, RESULT, Lab, write
 from benchmarks.transfer.ledger import Ledger
 from tdmr import run
 
@@ -42,7 +42,7 @@ def measure(unit: Unit, cache: Path) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write(draw, root / "data")
+        write(draw, root / "data", DEVELOPED if unit.kind == grid.CHOICE else RESULT)
         lab = Lab(draw, root / "data", cache)
         return [{**unit.row(m), **_one(unit, lab, m)} for m in unit.methods]
 
@@ -50,5 +50,7 @@ def measure(unit: Unit, cache: Path) -> list[dict[str, Any]]:
 def _one(unit: Unit, lab: Lab, method: str) -> dict[str, Any]:
     if unit.kind == "ablation":
         return dict(lab.ablate(method, grid.ABLATIONS[method]))
+    if unit.kind == grid.CHOICE and method in grid.RECIPES:
+        return dict(lab.ablate(method, grid.RECIPES[method]))
     extra = {"probe": lab.probe()} if method == "tdmr" else {}
     return {**lab.train(method), **extra}
