@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def adamw(module: nn.Module, weight_decay: float) -> torch.optim.AdamW:
@@ -35,7 +35,9 @@ def set_rate(
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, module: nn.Module, decay: float, step: int) -> None:
+def update_average(
+    average: list[Tensor], parameters: list[Tensor], decay: float, step: int
+) -> None:
     """Exponential moving average of the weights, with a short memory at the start."""
     rate = 1 - min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), rate)
+    torch._foreach_lerp_(average, parameters, rate)

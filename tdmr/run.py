@@ -130,6 +130,8 @@ def set_up(device: torch.device, spec: JobSpec) -> None:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # That would fill every tensor that is about to be written: a tenth of a small student's step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not in the stubs
     world = distributed.join(device)
     world.part(spec.options.training.batch_size)
     if device.type == "cuda":
@@ -137,8 +139,6 @@ def set_up(device: torch.device, spec: JobSpec) -> None:
         exact = spec.options.training.precision == "fp32"
         torch.set_float32_matmul_precision("highest" if exact else "high")
         torch.backends.cudnn.allow_tf32 = not exact
-        # A kernel for every tensor that is about to be written anyway.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not in the stubs
     else:
         use_threads(spec)
 

@@ -159,6 +159,9 @@ class _Run:
         self.trained = nn.ModuleList([student, *objective.modules()]).train()
         self.optimizer = adamw(self.trained, options.weight_decay)
         self.average = copy.deepcopy(self.trained).requires_grad_(False)
+        # Listed once: to walk the modules takes as long as to average their weights.
+        self.averages: list[Tensor] = list(self.average.parameters())
+        self.weights: list[Tensor] = list(self.trained.parameters())
         world.normalise_together(student)
         self.student = torch.compile(student, dynamic=False) if options.compile else student
 
@@ -209,7 +212,7 @@ class _Run:
         self.world.average(self.trained.parameters())
         set_rate(self.optimizer, step, options.steps, options.learning_rate, options.warmup)
         self.optimizer.step()
-        update_average(self.average, self.trained, options.ema, step)
+        update_average(self.averages, self.weights, options.ema, step)
 
     def state(self) -> dict[str, Tensor]:
         return {
