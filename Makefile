@@ -1,7 +1,7 @@
 # Each target sets up what it needs: Python 3.11 or newer, make and a C compiler are enough.
 PYTHON ?= python3
-# Tests that run at once.
-JOBS ?= 2
+# Tests that run at once: one more than two cores, since some wait.
+JOBS ?= 3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -22,7 +22,7 @@ import timm
 import torch
 
 from app.settings import Settings
-from tdmr.client import Client, ConflictError, InvalidError, Job
+from tdmr.client import Client, ConflictError, InvalidError, Job, Student
 from tdmr.config import (
     BASELINES,
     DistillOptions,
@@ -70,7 +70,13 @@ def archive(tmp_path: Path) -> Path:
     return path
 
 
-def walk(client: Client, archive: Path, folder: Path) -> None:
+def walk(
+    client: Client,
+    archive: Path,
+    folder: Path,
+    options: DistillOptions,
+    baselines: tuple[str, ...],
+) -> Student:
     """Upload, wait, order, wait, download, and use."""
     dataset = client.upload_dataset(archive).wait()
     assert dataset.status == "ready", dataset.findings
@@ -78,17 +84,19 @@ def walk(client: Client, archive: Path, folder: Path) -> None:
     assert dataset.splits["train"] == {"circle": 4, "cross": 4, "square": 4}
 
     seen: list[str] = []
-    job = client.submit(dataset.id, "letters_vit", "test_resnet", options=TINY, baselines=BASELINES)
+    order: dict[str, Any] = {"options": options, "baselines": baselines}
+    job = client.submit(dataset.id, "letters_vit", "test_resnet", **order)
     job = job.wait(lambda j: seen.append(j.status), every=0.1)
     assert job.status == "succeeded", job.failure
     assert set(seen) <= {"queued", "running", "packaging", "succeeded"}
     assert job.attempt == 1
 
     student = job.fetch_student()
-    assert set(student.baselines) == set(BASELINES)
+    assert set(student.baselines) == set(baselines)
     assert all(row["images"] == 9 for row in student.baselines.values())
     # The cache, kd_online's 10 batches of 8, the probe's held-out images, and the audit's.
-    assert student.metrics["foundation"]["forwards"] == 12 * 2 + 10 * 8 + 9 + (12 + 9)
+    online = 10 * 8 if "kd_online" in baselines else 0
+    assert student.metrics["foundation"]["forwards"] == 12 * 2 + online + 9 + (12 + 9)
     audit = dataset.report().audit
     assert audit is not None
     assert (audit.job_id, audit.foundation) == (job.id, "letters_vit")
@@ -101,13 +109,18 @@ def walk(client: Client, archive: Path, folder: Path) -> None:
     assert logits.shape == (1, 3)
     assert json.loads((bundle / "classes.json").read_text()) == ["circle", "cross", "square"]
     assert student.metrics["evaluation"]["images"] == 9
+    return student
+
+
+def use_elsewhere(client: Client, student: Student, bundle: Path) -> None:
+    """In the other formats; by the service and by the bundle's own script alike."""
     formats = student.metrics["exports"]["formats"]
     assert list(formats) == ["onnx", "int8", "torch_export"]
     assert formats["onnx"]["published"] is formats["torch_export"]["published"] is True
     session = onnxruntime.InferenceSession(bundle / "model.onnx")
     assert session.get_inputs()[0].shape == ["batch", 3, 32, 32]
 
-    picture = folder.with_suffix(".png")
+    picture = bundle.with_suffix(".png")
     draw("cross", 99).save(picture)
     (found,) = student.predict([picture])
     command = [sys.executable, "-I", "-W", "ignore", bundle / "predict_onnx.py", picture]
@@ -119,7 +132,8 @@ def walk(client: Client, archive: Path, folder: Path) -> None:
 
 def test_embedded(tmp_path: Path, archive: Path) -> None:
     with serving(tmp_path) as ready, Client(ready["address"], ready["key"]) as client:
-        walk(client, archive, tmp_path / "student")
+        student = walk(client, archive, tmp_path / "student", TINY, BASELINES)
+        use_elsewhere(client, student, tmp_path / "student")
 
         dataset = client.upload_dataset(archive).wait()
         job = client.submit(dataset.id, "letters_vit", "test_resnet", options=ENDLESS)
@@ -201,4 +215,5 @@ def test_distributed(
         celery_worker(distributed),
         Client(ready["address"], ready["key"]) as client,
     ):
-        walk(client, archive, tmp_path / "student")
+        plain = TINY.model_copy(update={"exports": ExportOptions(formats=())})
+        walk(client, archive, tmp_path / "student", plain, ("scratch", "probe"))
