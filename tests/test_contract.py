@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.contract.__main__ import run
 
-CASES = 5000
+CASES = 2500
 
 
 def test_every_answer_is_as_the_document_says(tmp_path: Path) -> None:
