@@ -66,13 +66,12 @@ def create_app(settings: Settings | None = None, network: Network | None = None)
 
     `network` is what webhooks go out by; None: what the settings say.
     """
-    settings = settings or Settings()
-    core, near = _core(settings, network), _is_near(settings)
+    core = _core(settings or Settings(), network)
     parts = PartsSweep(core.database, core.storage, core.settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        if near:
+        if core.settings.url.startswith("sqlite"):
             _connect(core)
         core.relay.start()
         core.usage.start()

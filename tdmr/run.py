@@ -130,7 +130,7 @@ def set_up(device: torch.device, spec: JobSpec) -> None:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
-    # That would fill every tensor that is about to be written: 7 % of a small student's step.
+    # On top of that, torch would fill every tensor that is about to be written anyway.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not in the stubs
     world = distributed.join(device)
     world.part(spec.options.training.batch_size)
