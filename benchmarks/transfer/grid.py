@@ -75,7 +75,7 @@ OTHER = tuple(method for method in METHODS if method not in FEW)
 
 
 def blocks() -> list[Block]:
-    """The main comparison first, then everything with few seeds, then the other seeds."""
+    """The main comparison with all its seeds, then everything with few, then the other seeds."""
     students = tuple(STUDENTS.values())
     transformer, *others = FOUNDATIONS.values()
     if FAST:
@@ -88,6 +88,8 @@ def blocks() -> list[Block]:
     return [
         Block("digits", (transformer,), students, few_shots, 0, 5, FIRST),
         Block("digits", (transformer,), students, few_shots, 0, 3, (*SECOND, SHUFFLED)),
+        Block("digits", (transformer,), students, few_shots, 5, 10, FIRST),
+        Block("digits", (transformer,), students, few_shots, 3, 10, SECOND),
         Block("digits", tuple(others), students, few_shots, 0, 2, FEW),
         Block("patterns", every, students, (5,), 0, 2, FEW),
         Block("digits", (transformer,), students, few_shots, 0, 3, OTHER),
