@@ -121,7 +121,8 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     for unit in units:
         for found in measure(unit, tmp_path / "cache"):
             ledger.add({**found, "commit": "c"})
-    choice = Unit(grid.CHOICE, draw, (*grid.RECIPES, "kd"))
+    brief = "scratch, a quarter of the steps, no mixtures"
+    choice = Unit(grid.CHOICE, draw, (*grid.RECIPES, "kd", "scratch", brief))
     chosen = [{**found, "commit": "c"} for found in measure(choice, tmp_path / "cache")]
     # A second start finds everything measured.
     again = Ledger(tmp_path / "rows.jsonl")
@@ -142,7 +143,39 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     choosing.write(chosen, tmp_path, "choices", [], Console(quiet=True))
     choices = json.loads((tmp_path / "choices.json").read_text())
     (cell,) = choices["cells"]
-    assert set(cell["means"]) == {*grid.RECIPES, "kd"}
+    assert set(cell["means"]) == {*grid.RECIPES, "kd", "scratch", brief}
     flat = cell["means"]["depth flat"] - cell["means"][grid.AS_IT_IS]
     assert choices["minus_as_it_is"]["depth flat"]["2"]["mean"] == pytest.approx(flat, abs=1e-5)
     assert choices["minus_as_it_is"]["depth flat"]["all"]["n"] == 1
+    (minus,) = choices["settings"]["scratch"]["minus_common"].values()
+    assert minus["mean"] == pytest.approx(cell["means"][brief] - cell["means"]["scratch"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gains", "picked"),
+    [((0.01, 0.012, 0.011), "half the rate"), ((0.05, -0.02, 0.01), grid.COMMON), ((), "common")],
+)
+def test_a_setting_is_left_only_for_one_that_leads_by_more_than_noise(
+    tmp_path: Path, gains: tuple[float, ...], picked: str
+) -> None:
+    rows = [row("tdmr", 900, 0.8)]
+    for student, gain in zip("abc", gains, strict=False):
+        rows += [
+            row("kd", 900, 0.9, student=student),
+            row("kd, half the rate", 900, 0.9 + gain, student=student),
+            row("kd, twice the rate", 900, 0.85, student=student),
+        ]
+    choosing.write(rows, tmp_path, "choices", [], Console(quiet=True))
+    found = json.loads((tmp_path / "choices.json").read_text())["settings"]["kd"]
+    assert found["picked"] == picked
+    if gains:
+        half = found["minus_common"]["half the rate"]
+        assert half["mean"] == pytest.approx(sum(gains) / 3)
+        assert (half["wins"], half["n"]) == (sum(gain > 0 for gain in gains), 3)
+
+
+def test_every_method_has_the_same_settings_to_choose_from() -> None:
+    found = grid.candidates()
+    for setting, changes in grid.SETTINGS.items():
+        for method in grid.FEW:
+            assert found[grid.named(method, setting)] == grid.Candidate(method, changes)

@@ -7,7 +7,8 @@ All methods get the same steps, rate and augmentation. What is measured is one h
 on which nothing was developed, and drawn patterns. Rows are kept as they come in
 benchmarks/results/transfer_rows.jsonl; table, JSON and picture are made from all rows there are
 (`--report` makes them again without running anything, `--minutes` stops starting new work).
-`--choose` compares recipes of TDMR on the other half of the digits (choices.json).
+`--choose` compares, on the other half of the digits, recipes of TDMR and for every method the
+settings that it might be trained in (choices.json).
 """
 
 from __future__ import annotations
@@ -57,14 +58,18 @@ def ablations(first: int, last: int) -> Iterator[Unit]:
 
 
 def choices() -> Iterator[Unit]:
-    """Recipes beside their rivals, on images that no result is measured on."""
-    foundation, methods = grid.FOUNDATIONS["transformer"], (*grid.RECIPES, *grid.RIVALS)
-    for seed in grid.CHOICE_SEEDS:
-        for shots in grid.CHOICE_SHOTS:
-            for student in grid.STUDENTS.values():
-                yield Unit(
-                    grid.CHOICE, grid.Draw("digits", foundation, student, shots, seed), methods
-                )
+    """Settings, and recipes beside their rivals, on images that no result is measured on."""
+    settings = tuple(grid.named(m, setting) for m in grid.FEW for setting in grid.SETTINGS)
+    foundation = grid.FOUNDATIONS["transformer"]
+    for seeds, names in (
+        (grid.SETTING_SEEDS, settings),
+        (grid.CHOICE_SEEDS, (*grid.RECIPES, *grid.RIVALS)),
+    ):
+        for seed in seeds:
+            for shots in grid.CHOICE_SHOTS:
+                for student in grid.STUDENTS.values():
+                    draw = grid.Draw("digits", foundation, student, shots, seed)
+                    yield Unit(grid.CHOICE, draw, names)
 
 
 def run(
@@ -98,7 +103,9 @@ def main() -> None:
     """Choose, measure, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--report", action="store_true", help="only make the report again")
-    parser.add_argument("--choose", action="store_true", help="compare recipes instead")
+    parser.add_argument(
+        "--choose", action="store_true", help="compare recipes and settings instead"
+    )
     parser.add_argument("--minutes", type=float, default=1e9, help="start no new work after these")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--results", type=Path, default=RESULTS)

@@ -1,9 +1,14 @@
-"""What the rows of `--choose` say of recipes of TDMR: means, and paired differences."""
+"""What the rows of `--choose` say of recipes of TDMR, and of the settings of all methods.
+
+A method leaves the common setting for the one with the best mean only where its lead is more than
+noise: the 95 % interval of the differences, paired by cell and seed, lies above zero.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -14,6 +19,7 @@ from rich.table import Table
 from benchmarks.machine import commit, machine
 from benchmarks.transfer import grid
 from benchmarks.transfer.report import difference, points
+from tdmr.suite.statistics import paired
 
 Row = dict[str, Any]
 Cell = tuple[int, str]  # shots, student
@@ -35,6 +41,7 @@ def write(rows: list[Row], folder: Path, name: str, arguments: list[str], consol
         "machine": machine(),
         "cells": [_cell(key, methods) for key, methods in sorted(cells.items())],
         "minus_as_it_is": {m: _by_shots(cells, m) for m in compared},
+        "settings": {method: _settings(cells, method) for method in grid.FEW},
     }
     _print(summary, console)
     (folder / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
@@ -60,6 +67,24 @@ def _by_shots(cells: dict[Cell, dict[str, dict[int, float]]], method: str) -> Ro
     return {name: row for name, row in found.items() if row}
 
 
+def _settings(cells: dict[Cell, dict[str, dict[int, float]]], method: str) -> Row:
+    """Each setting of a method minus the common one, and the setting that it is given."""
+    found = {}
+    for setting in [s for s in grid.SETTINGS if s != grid.COMMON]:
+        pairs = [
+            (theirs[seed], common)
+            for _, methods in sorted(cells.items())
+            for theirs in [methods.get(grid.named(method, setting), {})]
+            for seed, common in methods.get(grid.named(method, grid.COMMON), {}).items()
+            if seed in theirs
+        ]
+        if pairs:
+            found[setting] = asdict(paired(*zip(*pairs, strict=True)))
+    best = max(found, key=lambda setting: found[setting]["mean"], default=grid.COMMON)
+    leads = best in found and (found[best]["low"] or 0) > 0
+    return {"minus_common": found, "picked": best if leads else grid.COMMON}
+
+
 def _print(summary: Row, console: Console) -> None:
     methods = [*grid.RECIPES, *grid.RIVALS]
     table = Table("shots", "student", "seeds", *methods)
@@ -70,3 +95,7 @@ def _print(summary: Row, console: Console) -> None:
     for method, by_shots in summary["minus_as_it_is"].items():
         for shots, row in by_shots.items():
             console.print(f"{method} - {grid.AS_IT_IS}, {shots} shots: {points(row)}")
+    for method, settings in summary["settings"].items():
+        for setting, row in settings["minus_common"].items():
+            console.print(f"{method}, {setting} - {grid.COMMON}: {points(row)}")
+        console.print(f"{method} is given: {settings['picked']}")

@@ -17,6 +17,8 @@ from tdmr.config import (
     ViewOptions,
 )
 
+Changes = dict[str, dict[str, object]]  # of options, by group and name
+
 FAST = bool(os.environ.get("FAST"))
 
 # One of each family, pre-trained by scripts/pretrain_letters.py.
@@ -33,6 +35,7 @@ SHUFFLED = "shuffled"
 SIDE = 32
 FAST_VIEWS = 20
 STEPS = 40 if FAST else 2400  # distillation takes patience: at 600 no method was done learning
+RATE = 2e-3
 MIX = 0.5  # share of mixtures among the views; of 0 and 0.5 the better one for most methods
 
 
@@ -104,7 +107,7 @@ def blocks() -> list[Block]:
 ABLATION_SHOTS = 5
 ABLATION_SEEDS = 2 if FAST else 5
 ABLATION_FIRST = 2 if FAST else 3  # before the other foundations have their turn
-ABLATIONS: dict[str, dict[str, dict[str, object]]] = {
+ABLATIONS: dict[str, Changes] = {
     "depth flat": {"distil": {"depth": "flat"}},
     "depth reversed": {"distil": {"depth": "reversed"}},
     "width forward": {"distil": {"width": "forward"}},
@@ -133,7 +136,7 @@ def spec(draw: Draw) -> JobSpec:
             seed=draw.seed,
             image_size=SIDE,
             views=ViewOptions(count=FAST_VIEWS if FAST else None, mix=MIX, flip=flip(draw.target)),
-            training=TrainingOptions(steps=STEPS),
+            training=TrainingOptions(steps=STEPS, learning_rate=RATE),
         ),
     )
 
@@ -143,14 +146,53 @@ def flip(target: str) -> float:
     return 0.0 if target == "digits" else 0.5
 
 
-# Recipes are chosen among on the other half of the digits, with seeds of their own.
+# What is chosen among on the other half of the digits, with seeds of its own: recipes of TDMR, and
+# for every method the setting that it is trained in.
 CHOICE = "choice"
 CHOICE_SEEDS = range(900, 901 if FAST else 903)
+SETTING_SEEDS = range(900, 901)
 CHOICE_SHOTS = (5,) if FAST else (5, 2, 10)
 AS_IT_IS = "as it is"
-RECIPES: dict[str, dict[str, dict[str, object]]] = {
+RECIPES: dict[str, Changes] = {
     AS_IT_IS: {},
     "depth flat": {"distil": {"depth": "flat"}},
     "depth and objective flat": {"distil": {"depth": "flat", "objective": "flat"}},
 }
 RIVALS = ("kd", "fitnet")
+COMMON = "common"
+SETTINGS: dict[str, Changes] = {
+    COMMON: {},
+    "a quarter of the steps": {"training": {"steps": STEPS // 4}},
+    "no mixtures": {"views": {"mix": 0.0}},
+    "a quarter of the steps, no mixtures": {
+        "training": {"steps": STEPS // 4},
+        "views": {"mix": 0.0},
+    },
+    "half the rate": {"training": {"learning_rate": RATE / 2}},
+    "twice the rate": {"training": {"learning_rate": RATE * 2}},
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method, and what is changed of the options that all have in common."""
+
+    method: str
+    changes: Changes
+
+
+def named(method: str, setting: str) -> str:
+    """The name of the candidate that trains `method` in `setting`."""
+    if setting != COMMON:
+        return f"{method}, {setting}"
+    return AS_IT_IS if method == "tdmr" else method
+
+
+def candidates() -> dict[str, Candidate]:
+    """All that is chosen among, by name."""
+    settings = {
+        named(method, setting): Candidate(method, changes)
+        for method in FEW
+        for setting, changes in SETTINGS.items()
+    }
+    return {**settings, **{name: Candidate("tdmr", c) for name, c in RECIPES.items()}}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks import patterns
-from benchmarks.transfer.grid import RAW, SHUFFLED, Draw, spec
+from benchmarks.transfer.grid import RAW, SHUFFLED, Changes, Draw, spec
 from demo import digits
 from tdmr import task
 from tdmr.config import DistillOptions
@@ -27,6 +27,8 @@ from tdmr.views import Places
 # The method was developed on one half of the digits; what is claimed is measured on the other.
 DEVELOPED, RESULT = slice(0, None, 2), slice(1, None, 2)
 PATTERNS_HELD_OUT = 600
+UNCHANGED: Changes = {}
+STAGE_TWO = ("distil", "training")  # the options that stage 1 doesn't depend on
 
 
 def write(draw: Draw, folder: Path, half: slice = RESULT) -> None:
@@ -47,11 +49,11 @@ class Lab:
         self._reporter = Reporter(None, ["prepare"])
         self._made: dict[str, tuple[Task, Teacher, dict[str, Any]]] = {}
 
-    def train(self, method: str) -> dict[str, Any]:
-        """Held-out accuracy of `method`, and what it cost."""
+    def train(self, method: str, changes: Changes = UNCHANGED) -> dict[str, Any]:
+        """Held-out accuracy of `method` under options with `changes`, and what it cost."""
         if method == "scratch":
-            return self._scratch()
-        job, teacher, cost = self._materials()
+            return self._scratch(changes)
+        job, teacher, cost = self._materials(changes)
         source, name = None, method
         if method == "tdmr":
             name = OURS
@@ -60,7 +62,7 @@ class Lab:
             job = changed(job, {"distil": {"ce": 1.0, "kd": 0.0}})
         return self._measure(name, job, teacher, source, cost)
 
-    def ablate(self, name: str, changes: dict[str, dict[str, object]]) -> Any:
+    def ablate(self, name: str, changes: Changes) -> dict[str, Any]:
         """TDMR with one thing changed."""
         job, teacher, cost = self._materials(changes)
         source = RawFeatures(teacher) if name == RAW else None
@@ -71,9 +73,8 @@ class Lab:
         job, teacher, _ = self._materials()
         return evaluate_probe(job, teacher).value
 
-    def _scratch(self) -> dict[str, Any]:
-        device = torch.device("cpu")
-        job, _ = task.prepare(spec(self.draw), self._data, self._store, device, self._reporter)
+    def _scratch(self, changes: Changes) -> dict[str, Any]:
+        job = self._prepare(changes)
         return self._measure("scratch", job, None, None, {})
 
     def _measure(
@@ -89,12 +90,16 @@ class Lab:
             **cost,
         }
 
-    def _materials(
-        self, changes: dict[str, dict[str, object]] | None = None
-    ) -> tuple[Task, Teacher, dict[str, Any]]:
+    def _prepare(self, changes: Changes) -> Task:
+        wanted = spec(self.draw)
+        wanted = wanted.model_copy(update={"options": with_changes(wanted.options, changes)})
+        device = torch.device("cpu")
+        job, _ = task.prepare(wanted, self._data, self._store, device, self._reporter)
+        return job
+
+    def _materials(self, changes: Changes = UNCHANGED) -> tuple[Task, Teacher, dict[str, Any]]:
         """Stage 1 doesn't depend on the student's training: made once."""
-        changes = changes or {}
-        stage_one = {k: v for k, v in changes.items() if k != "distil"}
+        stage_one = {k: v for k, v in changes.items() if k not in STAGE_TWO}
         key = repr(sorted(stage_one.items()))
         if key not in self._made:
             self._made[key] = self._make(stage_one)
@@ -105,12 +110,9 @@ class Lab:
         )
         return job, teacher, cost
 
-    def _make(self, changes: dict[str, dict[str, object]]) -> tuple[Task, Teacher, dict[str, Any]]:
-        device = torch.device("cpu")
-        wanted = spec(self.draw)
-        wanted = wanted.model_copy(update={"options": with_changes(wanted.options, changes)})
+    def _make(self, changes: Changes) -> tuple[Task, Teacher, dict[str, Any]]:
         began = time.perf_counter()
-        job, _ = task.prepare(wanted, self._data, self._store, device, self._reporter)
+        job = self._prepare(changes)
         features = task.cache_views(job, self._store, self._reporter)
         teacher = task.teach(job, features, self._reporter)
         return (
@@ -125,13 +127,13 @@ class Lab:
         )
 
 
-def changed(job: Task, changes: dict[str, dict[str, object]]) -> Task:
+def changed(job: Task, changes: Changes) -> Task:
     """The same materials under other options."""
     options = with_changes(job.options, changes)
     return replace(job, spec=job.spec.model_copy(update={"options": options}))
 
 
-def with_changes(options: DistillOptions, changes: dict[str, dict[str, object]]) -> DistillOptions:
+def with_changes(options: DistillOptions, changes: Changes) -> DistillOptions:
     """Options with some fields of some groups replaced."""
     groups = {
         name: getattr(options, name).model_copy(update=fields) for name, fields in changes.items()
