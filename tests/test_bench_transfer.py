@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.transfer import choosing, grid, lab, report, work
+from benchmarks.transfer.__main__ import RESULTS
 from benchmarks.transfer.grid import Draw
 from benchmarks.transfer.ledger import Ledger
 from benchmarks.transfer.work import Unit, measure
@@ -97,6 +98,14 @@ def test_every_method_gets_the_same_options() -> None:
     draw = Draw("digits", VIT, "test_resnet", 2, 0)
     assert grid.spec(draw).options.training.steps == grid.STEPS
     assert "method" not in signature(grid.spec).parameters
+
+
+def test_every_method_is_measured_in_the_setting_that_it_picked() -> None:
+    settings = json.loads((RESULTS / "choices.json").read_text())["settings"]
+    assert {method: found["picked"] for method, found in settings.items()} == dict.fromkeys(
+        grid.FEW, grid.COMMON
+    )
+    assert all(len(found["minus_common"]) == len(grid.SETTINGS) - 1 for found in settings.values())
 
 
 def test_the_control_never_gives_an_image_its_own_proxies() -> None:

@@ -1,7 +1,8 @@
 """What `make bench-transfer` runs: targets, models, shots, methods, and the budget of them all.
 
 One draw is (target, foundation, student, shots, seed). Every method sees the same draws, and gets
-the same steps, rate and augmentation; nothing is tuned for any of them.
+the same steps, rate and augmentation: of the SETTINGS that it might have, the one that it picked on
+other images, which for all of them is the common one (choices.json).
 """
 
 from __future__ import annotations
