@@ -181,10 +181,3 @@ def test_a_setting_is_left_only_for_one_that_leads_by_more_than_noise(
         half = found["minus_common"]["half the rate"]
         assert half["mean"] == pytest.approx(sum(gains) / 3)
         assert (half["wins"], half["n"]) == (sum(gain > 0 for gain in gains), 3)
-
-
-def test_every_method_has_the_same_settings_to_choose_from() -> None:
-    found = grid.candidates()
-    for setting, changes in grid.SETTINGS.items():
-        for method in grid.FEW:
-            assert found[grid.named(method, setting)] == grid.Candidate(method, changes)

@@ -7,8 +7,8 @@ All methods get the same steps, rate and augmentation. What is measured is one h
 on which nothing was developed, and drawn patterns. Rows are kept as they come in
 benchmarks/results/transfer_rows.jsonl; table, JSON and picture are made from all rows there are
 (`--report` makes them again without running anything, `--minutes` stops starting new work).
-`--choose` compares, on the other half of the digits, recipes of TDMR and for every method the
-settings that it might be trained in (choices.json).
+`--choose` compares, on the other half of the digits, recipes of TDMR, and the settings that
+five methods might be trained in (choices.json).
 """
 
 from __future__ import annotations

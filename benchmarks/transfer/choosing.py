@@ -1,4 +1,4 @@
-"""What the rows of `--choose` say of recipes of TDMR, and of the settings of all methods.
+"""What the rows of `--choose` say of recipes of TDMR, and of the settings of five methods.
 
 A method leaves the common setting for the one with the best mean only where its lead is more than
 noise: the 95 % interval of the differences, paired by cell and seed, lies above zero.
@@ -70,7 +70,9 @@ def _by_shots(cells: dict[Cell, dict[str, dict[int, float]]], method: str) -> Ro
 def _settings(cells: dict[Cell, dict[str, dict[int, float]]], method: str) -> Row:
     """Each setting of a method minus the common one, and the setting that it is given."""
     found = {}
-    for setting in [s for s in grid.SETTINGS if s != grid.COMMON]:
+    for setting in grid.SETTINGS:
+        if setting == grid.COMMON:
+            continue
         pairs = [
             (theirs[seed], common)
             for _, methods in sorted(cells.items())

@@ -1,8 +1,8 @@
 """What `make bench-transfer` runs: targets, models, shots, methods, and the budget of them all.
 
 One draw is (target, foundation, student, shots, seed). Every method sees the same draws, and gets
-the same steps, rate and augmentation: of the SETTINGS that it might have, the one that it picked on
-other images, which for all of them is the common one (choices.json).
+the same steps, rate and augmentation. Those of FEW were asked on other images which of the SETTINGS
+suits them; all picked the common one (choices.json).
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def flip(target: str) -> float:
 
 
 # What is chosen among on the other half of the digits, with seeds of its own: recipes of TDMR, and
-# for every method the setting that it is trained in.
+# for those of FEW the setting that it is trained in.
 CHOICE = "choice"
 CHOICE_SEEDS = range(900, 901 if FAST else 903)
 SETTING_SEEDS = range(900, 901)

@@ -49,7 +49,7 @@ def measure(unit: Unit, cache: Path) -> list[dict[str, Any]]:
 
 def _one(unit: Unit, lab: Lab, method: str) -> dict[str, Any]:
     if unit.kind == "ablation":
-        return dict(lab.ablate(method, grid.ABLATIONS[method]))
+        return lab.ablate(method, grid.ABLATIONS[method])
     if unit.kind == grid.CHOICE:
         candidate = grid.candidates()[method]
         return lab.train(candidate.method, candidate.changes)
