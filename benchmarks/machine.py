@@ -23,10 +23,17 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit that was measured."""
-    command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """The commit that was measured, `-dirty` if anything but stored results differs from it."""
+    name = _git("describe", "--always").stdout.strip()
+    if not name:
+        return "unknown"
+    changed = _git("diff", "--quiet", "HEAD", "--", ":/", ":(top,exclude)benchmarks/results")
+    return f"{name}-dirty" if changed.returncode else name
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def write_result(name: str, result: dict[str, Any]) -> Path:

@@ -22,6 +22,11 @@ def content_length(request: Request) -> int | None:
     return int(value) if value.isascii() and value.isdigit() else None
 
 
+def is_empty(request: Request) -> bool:
+    """Whether the request comes without a body (RFC 9112, section 6.3)."""
+    return not content_length(request) and "transfer-encoding" not in request.headers
+
+
 async def strict_json(request: Request, max_bytes: int) -> Request:
     """A request whose body has been read and is JSON. Raises an AppError that says what it isn't.
 

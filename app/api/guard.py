@@ -22,7 +22,7 @@ from app.access.keys import Caller
 from app.access.limits import Cost
 from app.access.scopes import Scope
 from app.api import conditional
-from app.api.body import strict_json
+from app.api.body import is_empty, strict_json
 from app.api.core import Core, core_of
 from app.audit import NOTHING_NAMED, Act, Subject
 from app.errors import AppError, ErrorItem, InvalidError, NotFoundError, UnauthorizedError
@@ -110,7 +110,8 @@ class GuardedRoute(APIRoute):
         if getattr(self.endpoint, _BY_ITSELF, False):
             return partial(self._pass, query)
         handle = super().get_route_handler()
-        has_json = self.body_field is not None
+        body = self.body_field
+        may_be_empty = body is not None and not body.field_info.is_required()
 
         async def guarded(request: Request) -> Response:
             core = await core_of(request)
@@ -122,7 +123,7 @@ class GuardedRoute(APIRoute):
                 )
             _check_path(request)
             _check_query(request, query)
-            if has_json:
+            if body is not None and not (may_be_empty and is_empty(request)):
                 request = await strict_json(request, core.settings.max_body_bytes)
             if self.safe or self.scope is None:
                 return conditional.answer(request, await handle(request))

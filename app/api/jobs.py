@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
-from fastapi import Query, Request, Response
+from fastapi import Body, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -269,7 +269,7 @@ def retry_job(
     core: CoreDep,
     caller: CallerDep,
     job_id: str,
-    patch: RetryIn,
+    patch: Annotated[RetryIn, Body(default_factory=RetryIn)],
     idempotency_key: idempotency.Key = None,
 ) -> JobOut:
     """Order again what failed, was cancelled or ran out of budget, with changes if you like.

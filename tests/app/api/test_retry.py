@@ -62,6 +62,18 @@ def test_a_retry_is_a_new_job_with_the_same_order(service: Service, failed: dict
     assert service.seen(failed["id"]) == failed
 
 
+def test_a_retry_that_changes_nothing_needs_no_body(
+    service: Service, failed: dict[str, Any]
+) -> None:
+    path, headers = f"/v1/jobs/{failed['id']}/retry", {"Idempotency-Key": "k"}
+    bare = service.client.post(path, headers=headers)
+    assert bare.status_code == 202, bare.text
+    assert {name: bare.json()[name] for name in SAME} == {name: failed[name] for name in SAME}
+    assert service.client.post(path, content=b"x").status_code == 415
+    empty = service.client.post(path, json={}, headers=headers)
+    assert (empty.status_code, empty.json()["id"]) == (202, bare.json()["id"])
+
+
 def test_it_goes_on_from_where_the_other_stopped(service: Service, failed: dict[str, Any]) -> None:
     job = retry(service, failed["id"])
     assert job["checkpoint"] == failed["checkpoint"] == {"stage": "reprogram", "step": 4}
