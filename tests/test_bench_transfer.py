@@ -44,6 +44,23 @@ def test_differences_are_paired_by_seed_after_averaging_over_students() -> None:
     assert found["low"] == pytest.approx(0.05 - 12.7062 * 0.05, abs=1e-4)
 
 
+def test_foundations_are_compared_over_students_and_shots_up_to_ten() -> None:
+    there = {"foundation": CNN}
+    rows = [
+        row("tdmr", 0, 0.9, **there), row("kd", 0, 0.8, **there),
+        row("tdmr", 1, 0.9, **there), row("kd", 1, 0.9, **there),
+        row("tdmr", 0, 0.6, **there, shots=10), row("kd", 0, 0.8, **there, shots=10),
+        row("tdmr", 1, 0.8, **there, shots=10), row("kd", 1, 0.8, **there, shots=10),
+        row("tdmr", 0, 0.5, **there, shots=20), row("kd", 0, 0.9, **there, shots=20),
+        row("tdmr", 0, 0.7), row("kd", 0, 0.6),
+    ]  # fmt: skip
+    found = report.by_foundation(report.accuracies(rows), "tdmr", "kd")
+    assert list(found) == [f"digits, {CNN}", f"digits, {VIT}"]
+    # By seed -0.05 and 0.0, after averaging over 5 and 10 shots.
+    assert found[f"digits, {CNN}"]["mean"] == pytest.approx(-0.025)
+    assert [found[f"digits, {name}"]["n"] for name in (CNN, VIT)] == [2, 1]
+
+
 def test_the_student_alone_is_in_the_cells_of_every_foundation() -> None:
     rows = [row("scratch", 0, 0.8), row("tdmr", 0, 0.9), row("tdmr", 0, 0.7, foundation=CNN)]
     cells = report.accuracies(rows)

@@ -1,4 +1,4 @@
-"""Draws the comparison: TDMR minus each other method by shots, and the ablations."""
+"""Draws the comparison: TDMR minus each other method by shots, the ablations, and the views."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 
+VIEWS = "K = "
 NAMES = {
     "scratch": "student alone",
     "kd": "plain distillation",
@@ -23,9 +24,12 @@ def draw_transfer(summary: dict[str, Any], path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "tdmr"  # the same figures give the same file
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), width_ratios=(3, 2))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.2), width_ratios=(6, 4, 3))
     _against(left, summary["tdmr_minus"])
-    _ablations(right, summary["ablations"])
+    # Apart: one view alone costs so much that nothing else would be told from zero beside it.
+    views = {n: row for n, row in summary["ablations"].items() if n.startswith(VIEWS)}
+    _ablations(middle, {n: row for n, row in summary["ablations"].items() if n not in views})
+    _views(right, views)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
@@ -53,6 +57,16 @@ def _ablations(axes: Any, rows: dict[str, dict[str, Any]]) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xlabel("minus TDMR as it is, points")
     axes.set_title("Ablations, 5 shots", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _views(axes: Any, rows: dict[str, dict[str, Any]]) -> None:
+    _bars(axes, list(enumerate(rows.values())), "", vertical=True)
+    axes.axhline(0, color="#333", linewidth=0.8)
+    axes.set_xticks(range(len(rows)), [name.removeprefix(VIEWS) for name in rows])
+    axes.set_xlabel("stored views per image")
+    axes.set_ylabel("minus TDMR as it is, points")
+    axes.set_title("Fewer views, 5 shots", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -22,6 +22,8 @@ Row = dict[str, Any]
 Cell = tuple[str, str, str, int]  # target, foundation, student, shots
 Accuracies = dict[Cell, dict[str, dict[int, float]]]  # by method, by seed
 
+MOST_SHOTS = 10  # of averages over shots: with 20 only few seeds are run
+
 
 def write(rows: list[Row], folder: Path, name: str, arguments: list[str], console: Console) -> None:
     """Print the table; write the JSON and the picture."""
@@ -37,6 +39,9 @@ def write(rows: list[Row], folder: Path, name: str, arguments: list[str], consol
         "machine": machine(),
         "cells": [cell for key in sorted(cells) for cell in _cell(key, cells[key])],
         "tdmr_minus": {m: by_shots(cells, "tdmr", m) for m in grid.METHODS if m != "tdmr"},
+        "tdmr_minus_by_foundation": {
+            m: by_foundation(cells, "tdmr", m) for m in grid.FEW if m != "tdmr"
+        },
         "shuffled_minus_scratch": by_shots(cells, grid.SHUFFLED, "scratch"),
         "probe": probes(rows),
         **shares(cells),
@@ -111,6 +116,19 @@ def by_shots(cells: Accuracies, ours: str, theirs: str) -> dict[str, Row]:
         row = difference(chosen, ours, theirs)
         if row:
             found[str(shots)] = row
+    return found
+
+
+def by_foundation(cells: Accuracies, ours: str, theirs: str) -> dict[str, Row]:
+    """For each target and foundation, averaged over students and shots up to 10."""
+    found = {}
+    for target, foundation in sorted({key[:2] for key in cells}):
+        here = (target, foundation)
+        row = difference(
+            [v for k, v in cells.items() if k[:2] == here and k[3] <= MOST_SHOTS], ours, theirs
+        )
+        if row:
+            found[f"{target}, {foundation}"] = row
     return found
 
 
@@ -208,6 +226,7 @@ def _print(summary: Row, console: Console) -> None:
     console.print(table)
     for title, block in (
         *((f"TDMR - {m}", rows) for m, rows in summary["tdmr_minus"].items()),
+        *((f"TDMR - {m}", rows) for m, rows in summary["tdmr_minus_by_foundation"].items()),
         ("shuffled - scratch", summary["shuffled_minus_scratch"]),
         ("ablation - TDMR", summary["ablations"]),
     ):
