@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import (
     DateTime,
     Dialect,
@@ -32,6 +33,8 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.functions import FunctionElement
 
 from app.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 _COMMITTED = "committed"
 BUSY_SECONDS = 30  # how long a SQLite writer waits for its turn
@@ -142,7 +145,10 @@ class Database:
             if self.before_commit is not None:
                 self.before_commit(session)
         for action in session.info.get(_COMMITTED, ()):
-            action()
+            try:
+                action()
+            except Exception:  # the caller must not take it for a transaction that failed
+                log.exception("after_commit_broke")
 
     def fill(self) -> None:
         """Open the connections that the pool keeps, which it would else do as it gets busy."""
@@ -158,7 +164,10 @@ class Database:
 
 
 def after_commit(session: Session, action: Callable[[], None]) -> None:
-    """Have `action` called once the `write` transaction is committed, and not if it isn't."""
+    """Have `action` called once the `write` transaction is committed, and not if it isn't.
+
+    What it raises is logged and goes no further.
+    """
     session.info.setdefault(_COMMITTED, []).append(action)
 
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import StatementError
+from structlog.testing import capture_logs
 
-from app.db import Database, new_id, now
+from app.db import Database, after_commit, new_id, now
 from app.models import Dataset
 from tests.support import make_dataset
 
@@ -55,6 +56,20 @@ def test_an_error_rolls_a_writing_session_back(any_database: Database) -> None:
         fail()
     with any_database.read() as session:
         assert session.scalar(select(Dataset.name)) == "digits"
+
+
+def test_what_breaks_after_a_commit_is_not_the_transactions_failure(database: Database) -> None:
+    make_dataset(database)
+    done: list[str] = []
+    with capture_logs() as logged, database.write() as session:
+        session.execute(update(Dataset).values(name="other"))
+        after_commit(session, lambda: done.append("before"))
+        after_commit(session, lambda: {}["missing"])
+        after_commit(session, lambda: done.append("behind"))
+    assert done == ["before", "behind"]
+    assert [line["event"] for line in logged] == ["after_commit_broke"]
+    with database.read() as session:
+        assert session.scalar(select(Dataset.name)) == "other"
 
 
 def test_writers_take_turns(any_database: Database) -> None:

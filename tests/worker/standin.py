@@ -30,6 +30,13 @@ from tdmr.errors import Failure
 from tdmr.jobdir import STOPPED_STATUS, JobDir, ProgressLine, Reporter, Stage
 
 SAVED = "distil.safetensors"
+METRICS: dict[str, Any] = {
+    "accuracy": 0.9,
+    "partial": None,
+    "cache": {"reused": False, "views_per_image": 1},
+    "dataset": {"train_images": 1},
+    "foundation": {"forwards": 1},
+}
 
 
 def play(job: JobDir, act: str, spec: dict[str, Any], verb: str) -> None:
@@ -40,7 +47,7 @@ def play(job: JobDir, act: str, spec: dict[str, Any], verb: str) -> None:
             time.sleep(0.02)
         for step in range(1, 4):
             reporter.step(step, 3, {"loss": 1 / step})
-        metrics = {"accuracy": 0.9, "resumed_from": saved(job), "partial": None}
+        metrics = {**METRICS, "resumed_from": saved(job)}
         if verb == "rescue":
             metrics["partial"] = {"stage": "distil", "step": saved(job)}
         result(job.out, {"run": {"metrics": metrics, **spec}}.get(verb), metrics)

@@ -48,7 +48,8 @@ def shared(distributed: Settings) -> Iterator[Database]:
 
 
 def ring(database: Database, settings: Settings) -> None:
-    assert outbox.relay(database, settings) == 1
+    """What a server would do; a worker may have been first, and owes bells of its own."""
+    outbox.relay(database, settings)
 
 
 def memory(pid: int) -> float:
@@ -220,8 +221,12 @@ def test_celery_hears_bells_again_after_its_redis_was_away(
         scenes.request_cancel(shared, job_id)
         wait_until(lambda: state(shared, job_id) == "cancelled")
         next_id = distil_job(shared, storage, "done", ring=True)
-        wait_until(lambda: outbox.relay(shared, flaky) == 1)
-        wait_until(lambda: state(shared, next_id) == "succeeded")
+
+        def heard() -> bool:
+            ring(shared, flaky)
+            return state(shared, next_id) == "succeeded"
+
+        wait_until(heard)
 
 
 def test_a_celery_worker_without_its_redis_still_works(
