@@ -83,6 +83,8 @@ def test_tied_is_when_no_lead_is_more_than_noise() -> None:
         *cell("best", [0.9, 0.92, 0.91], [0.8, 0.81, 0.8]),
         *cell("tied", [0.9, 0.92, 0.91], [0.93, 0.90, 0.92]),
         *cell("lost", [0.8, 0.81, 0.8], [0.9, 0.92, 0.91]),
+        *cell("of two seeds", [0.9, 0.7], [0.8, 0.9]),
+        *(row("aft", seed, 1.0, student="best") for seed in (0, 1)),
     ]
     found = report.shares(report.accuracies(rows))
     assert found["cells_judged"] == 3

@@ -22,6 +22,7 @@ Row = dict[str, Any]
 Cell = tuple[str, str, str, int]  # target, foundation, student, shots
 Accuracies = dict[Cell, dict[str, dict[int, float]]]  # by method, by seed
 
+LEAST_SEEDS = 2 if grid.FAST else 3  # to judge a cell by: of two, the interval reaches anything
 MOST_SHOTS = 10  # of averages over shots: with 20 only few seeds are run
 
 
@@ -135,15 +136,16 @@ def by_foundation(cells: Accuracies, ours: str, theirs: str) -> dict[str, Row]:
 def shares(cells: Accuracies) -> Row:
     """In how many cells TDMR is best, or no method's lead over it is more than noise.
 
-    Noise: the paired 95 % interval over seeds of (TDMR - the other) reaches zero.
+    Noise: the paired 95 % interval over seeds of (TDMR - the other) reaches zero. A method counts
+    that has LEAST_SEEDS in common with TDMR, and a cell that has such a method.
     """
     judged, best, tied, below, losses = 0, 0, 0, 0, []
     for key, methods in cells.items():
         others = [m for m in methods if m in grid.METHODS and m != "tdmr"]
-        if "tdmr" not in methods or len(methods["tdmr"]) < 2 or not others:
-            continue
         rows = {m: difference([methods], "tdmr", m) for m in others}
-        compared = {m: row for m, row in rows.items() if row and row["high"] is not None}
+        compared = {m: row for m, row in rows.items() if row and row["n"] >= LEAST_SEEDS}
+        if not compared:
+            continue
         worse = {m: row for m, row in compared.items() if row["high"] < 0}
         judged += 1
         best += all(row["mean"] >= 0 for row in compared.values())
