@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from benchmarks.machine import commit
 from benchmarks.transfer import choosing, grid, lab, report, work
 from benchmarks.transfer.__main__ import RESULTS
 from benchmarks.transfer.grid import Draw
@@ -125,6 +127,26 @@ def test_every_method_is_measured_in_the_setting_that_it_picked() -> None:
         grid.FEW, grid.COMMON
     )
     assert all(len(found["minus_common"]) == len(grid.SETTINGS) - 1 for found in settings.values())
+
+
+def test_stored_results_alone_dont_make_a_commit_dirty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, stored = tmp_path / "code.py", tmp_path / "benchmarks" / "results" / "rows.jsonl"
+    stored.parent.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert commit() == "unknown"
+    for path in (code, stored):
+        path.write_text("1")
+    author = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
+    for words in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "begin"]):
+        subprocess.run(["git", *words], check=True)
+    clean = commit()
+    stored.write_text("2")
+    monkeypatch.chdir(stored.parent)
+    assert commit() == clean
+    code.write_text("2")
+    assert commit() == f"{clean}-dirty"
 
 
 def test_the_control_never_gives_an_image_its_own_proxies() -> None:
