@@ -79,7 +79,9 @@ OTHER = tuple(method for method in METHODS if method not in FEW)
 
 
 def blocks() -> list[Block]:
-    """The main comparison with all its seeds, then everything with few, then the other seeds."""
+    """The main comparison with all its seeds, then every cell with the three that a verdict needs,
+    then the other seeds.
+    """
     students = tuple(STUDENTS.values())
     transformer, *others = FOUNDATIONS.values()
     if FAST:
@@ -94,10 +96,12 @@ def blocks() -> list[Block]:
         Block("digits", (transformer,), students, few_shots, 0, 3, (*SECOND, SHUFFLED)),
         Block("digits", (transformer,), students, few_shots, 5, 10, FIRST),
         Block("digits", (transformer,), students, few_shots, 3, 10, SECOND),
-        Block("digits", tuple(others), students, few_shots, 0, 2, FEW),
-        Block("patterns", every, students, (5,), 0, 2, FEW),
+        Block("patterns", (transformer,), students, (5,), 0, 3, FEW),
+        Block("digits", (transformer,), students, (20,), 0, 3, FEW),
+        Block("digits", tuple(others), students, few_shots, 0, 3, FEW),
         Block("digits", (transformer,), students, few_shots, 0, 3, OTHER),
         Block("digits", (transformer,), students, (5,), 0, 2, (ONLINE,)),
+        Block("patterns", every, students, (5,), 0, 3, FEW),
         Block("digits", (transformer,), students, (20,), 0, 3, (*METHODS, SHUFFLED)),
         Block("digits", (transformer,), students, (*few_shots, 20), 0, 10, (*METHODS, SHUFFLED)),
         Block("digits", tuple(others), students, few_shots, 2, 10, FEW),
