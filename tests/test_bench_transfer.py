@@ -63,11 +63,14 @@ def test_foundations_are_compared_over_students_and_shots_up_to_ten() -> None:
     assert [found[f"digits, {name}"]["n"] for name in (CNN, VIT)] == [2, 1]
 
 
-def test_the_student_alone_is_in_the_cells_of_every_foundation() -> None:
-    rows = [row("scratch", 0, 0.8), row("tdmr", 0, 0.9), row("tdmr", 0, 0.7, foundation=CNN)]
+def test_the_student_alone_is_in_the_cells_of_every_foundation_with_the_seeds_run_there() -> None:
+    rows = [
+        row("scratch", 0, 0.8), row("tdmr", 0, 0.9), row("tdmr", 0, 0.7, foundation=CNN),
+        row("scratch", 1, 0.6), row("tdmr", 1, 0.9),
+    ]  # fmt: skip
     cells = report.accuracies(rows)
     assert {key[1]: methods["scratch"] for key, methods in cells.items()} == {
-        VIT: {0: 0.8},
+        VIT: {0: 0.8, 1: 0.6},
         CNN: {0: 0.8},
     }
 

@@ -59,7 +59,11 @@ def write(rows: list[Row], folder: Path, name: str, arguments: list[str], consol
 
 
 def accuracies(rows: Iterable[Row]) -> Accuracies:
-    """Accuracy by cell, method and seed; the student alone is in the cells of all foundations."""
+    """Accuracy by cell, method and seed.
+
+    The student alone is in the cells of all foundations, with the seeds that others have there:
+    means of a cell are then over the same draws, as far as they were run.
+    """
     found: Accuracies = defaultdict(lambda: defaultdict(dict))
     alone: dict[tuple[str, str, int], dict[int, float]] = defaultdict(dict)
     for row in rows:
@@ -70,10 +74,11 @@ def accuracies(rows: Iterable[Row]) -> Accuracies:
             continue
         key = (row["target"], row["foundation"], row["student"], row["shots"])
         found[key][row["method"]][row["seed"]] = row["accuracy"]
-    for target, foundation, student, shots in found:
-        seeds = alone.get((target, student, shots))
+    for (target, _, student, shots), methods in found.items():
+        here = set[int]().union(*methods.values())
+        seeds = {s: a for s, a in alone[target, student, shots].items() if s in here}
         if seeds:
-            found[target, foundation, student, shots]["scratch"] = seeds
+            methods["scratch"] = seeds
     return found
 
 
