@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import signal
-import sqlite3
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from sqlalchemy import select
 
@@ -15,14 +15,13 @@ from app.jobs import ledger
 from app.models import Event, Job
 from benchmarks.storm import chaos, procs
 from benchmarks.storm.arena import HANG, Arena, Play, until
-from benchmarks.storm.fleet import Hand
 from benchmarks.storm.latency import p99
 from benchmarks.storm.row import Row, conclude
+from benchmarks.storm.standstill import freeze, sqlite_free
 from tdmr import failpoint
 
 SAVING = Play(steps=HANG, pause=0.03, every=10)
 DEAF, MUTE = replace(SAVING, act="deaf"), replace(SAVING, act="mute")
-FREEZES = 50
 PAST = 1.5  # leases that a worker is stopped for, at least
 
 
@@ -59,7 +58,7 @@ def stalled(arena: Arena, bound: float) -> Row:
     hands = {each.job.id: each.hand for each in chaos.busy(arena, fleet)}
     groups = {job_id: procs.leader_under(hand.pid) for job_id, hand in hands.items()}
     for job_id, hand in hands.items():
-        freeze(arena, job_id, hand)
+        freeze(hand.pid, hand.signal, partial(_unlocked, arena, job_id))
     gate.touch()
     time.sleep(PAST * arena.settings.lease_seconds)
     fleet.keep(5)
@@ -87,33 +86,13 @@ def _any_runs(groups: Iterable[int | None]) -> bool:
     return any(process.group in wanted for process in procs.running())
 
 
-def freeze(arena: Arena, job_id: str, hand: Hand) -> None:
-    """SIGSTOP a worker, but not within a transaction: on SQLite that would stop everybody."""
-    for _ in range(FREEZES):
-        hand.signal(signal.SIGSTOP)
-        if until(lambda: procs.stopped(hand.pid)) and _unlocked(arena, job_id):
-            return
-        hand.signal(signal.SIGCONT)
-        time.sleep(0.05)
-    raise AssertionError("a worker is always within a transaction")
-
-
 def _unlocked(arena: Arena, job_id: str) -> bool:
     """Whether somebody else can write to the job."""
-    if not arena.settings.url.startswith("sqlite"):
-        query = select(Job.id).where(Job.id == job_id).with_for_update(skip_locked=True)
-        with arena.database.write() as session:
-            return session.scalar(query) is not None
-    # Not for long: the worker that stands still meanwhile must not lose its lease by that.
-    file = arena.settings.data_dir / "tdmr.db"
-    connection = sqlite3.connect(file, timeout=0.1, isolation_level=None)
-    try:
-        connection.execute("BEGIN IMMEDIATE").close()
-    except sqlite3.OperationalError:
-        return False
-    finally:
-        connection.close()
-    return True
+    if arena.settings.url.startswith("sqlite"):
+        return sqlite_free(arena.settings.data_dir / "tdmr.db")
+    query = select(Job.id).where(Job.id == job_id).with_for_update(skip_locked=True)
+    with arena.database.write() as session:
+        return session.scalar(query) is not None
 
 
 def _attempt_runs(arena: Arena, job_id: str, attempt: int) -> bool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from app.db import Database
 from app.models import Dataset
 from app.settings import Settings
 from app.storage import LocalStorage
+from benchmarks.storm.standstill import freeze, sqlite_free
 from tdmr.jobdir import JobDir
 from tests.support import free_port, redis_at, wait_until
 from tests.worker import scenes
@@ -108,7 +110,7 @@ def test_a_worker_stopped_past_its_lease_writes_nothing(
     job_id = distil_job(database, storage, ["hang", "done"])
     with worker_process(settings) as stale:
         pids = hanging(database, job_id)
-        stale.send_signal(signal.SIGSTOP)
+        freeze(stale.pid, stale.send_signal, partial(sqlite_free, settings.data_dir / "tdmr.db"))
         with worker_process(settings):
             wait_until(lambda: state(database, job_id) == "succeeded")
             events = len(scenes.events(database, job_id))
