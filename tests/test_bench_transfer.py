@@ -118,6 +118,17 @@ def test_recipes_are_chosen_on_the_other_half(
     assert given == [lab.RESULT, lab.RESULT, lab.DEVELOPED]
 
 
+def test_what_is_ablated_is_measured_whole_on_the_same_draws() -> None:
+    blocks = [(block, set(block.draws())) for block in grid.blocks()]
+    results = [(block, draws) for block, draws in blocks if block.kind == "result"]
+    whole = set[Draw]().union(*(draws for block, draws in results if "tdmr" in block.methods))
+    ablated = [(block, draws) for block, draws in blocks if block.kind == "ablation"]
+    assert {draw.target for _, draws in ablated for draw in draws} == set(grid.TARGETS)
+    for block, draws in ablated:
+        assert draws <= whole
+        assert set(block.methods) == set(grid.ABLATIONS)
+
+
 def test_every_method_gets_the_same_options() -> None:
     draw = Draw("digits", VIT, "test_resnet", 2, 0)
     assert grid.spec(draw).options.training.steps == grid.STEPS
@@ -190,7 +201,7 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     # 20 images in 2 views; the student alone costs none.
     assert summary["costs"]["tdmr"]["foundation_forwards"] == 40
     assert summary["costs"]["scratch"]["foundation_forwards"] == 0
-    assert summary["ablations"].keys() == set()  # other shots than the ablations'
+    assert summary["ablations"] == {"digits": {}, "patterns": {}}  # other shots than the ablations'
     assert summary["probe"][0]["mean"] > 0.5
 
     choosing.write(chosen, tmp_path, "choices", [], Console(quiet=True))

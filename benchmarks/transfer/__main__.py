@@ -40,21 +40,10 @@ RESULTS = Path(__file__).parent.parent / "results"
 
 
 def units() -> Iterator[Unit]:
-    """What to measure, in order; first ablations follow the blocks that the bounds speak of."""
-    for number, block in enumerate(grid.blocks()):
+    """What to measure, in order."""
+    for block in grid.blocks():
         for draw in block.draws():
-            yield Unit("result", draw, block.methods)
-        if number == 1:
-            yield from ablations(0, grid.ABLATION_FIRST)
-    yield from ablations(grid.ABLATION_FIRST, grid.ABLATION_SEEDS)
-
-
-def ablations(first: int, last: int) -> Iterator[Unit]:
-    """TDMR with one thing changed, for the seeds from `first` to `last`."""
-    foundation, student = grid.FOUNDATIONS["transformer"], grid.STUDENTS["cnn"]
-    for seed in range(first, last):
-        draw = grid.Draw("digits", foundation, student, grid.ABLATION_SHOTS, seed)
-        yield Unit("ablation", draw, tuple(grid.ABLATIONS))
+            yield Unit(block.kind, draw, block.methods)
 
 
 def choices() -> Iterator[Unit]:

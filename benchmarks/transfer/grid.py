@@ -32,6 +32,7 @@ STUDENTS = {"cnn": "test_resnet", "transformer": "test_vit", "hybrid": "test_coa
 METHODS = ("scratch", "kd", "fitnet", "simkd", "aft", "rd", "tdmr")
 ONLINE = "kd_online"
 SHUFFLED = "shuffled"
+TARGETS = ("digits", "patterns")
 
 SIDE = 32
 FAST_VIEWS = 20
@@ -53,7 +54,10 @@ class Draw:
 
 @dataclass(frozen=True)
 class Block:
-    """A part of the grid: every combination of its lists, for the seeds from `first` to `last`."""
+    """A part of the grid: every combination of its lists, for the seeds from `first` to `last`.
+
+    Of kind "result", or "ablation": its methods are then names in ABLATIONS.
+    """
 
     target: str
     foundations: tuple[str, ...]
@@ -62,6 +66,7 @@ class Block:
     first: int
     last: int
     methods: tuple[str, ...]
+    kind: str = "result"
 
     def draws(self) -> Iterator[Draw]:
         """Seeds outermost, so that a run cut short has whole seeds."""
@@ -71,6 +76,27 @@ class Block:
                     for student in self.students:
                         yield Draw(self.target, foundation, student, shots, seed)
 
+
+RAW = "raw features, no proxy"
+ABLATION_SHOTS = 5
+ABLATIONS: dict[str, Changes] = {
+    "depth flat": {"distil": {"depth": "flat"}},
+    "depth reversed": {"distil": {"depth": "reversed"}},
+    "width forward": {"distil": {"width": "forward"}},
+    "width reversed": {"distil": {"width": "reversed"}},
+    "objective flat": {"distil": {"objective": "flat"}},
+    "objective reversed": {"distil": {"objective": "reversed"}},
+    "without the relational term": {"distil": {"relation": 0.0}},
+    "trained, without preservation": {"reprogram": {"mode": "trained", "preserve": 0.0}},
+    "last tap only": {"reprogram": {"taps": 1}},
+    RAW: {},
+    "head alone": {"distil": {"proxy": 0.0, "relation": 0.0}},
+    "trained proxies": {"reprogram": {"mode": "trained"}},
+    "K = 1": {"views": {"count": 1}},
+    "K = 4": {"views": {"count": 4}},
+    "K = 16": {"views": {"count": 16}},
+    "K = 64": {"views": {"count": 64}},
+}
 
 FIRST = ("scratch", "kd", "tdmr")
 SECOND = ("fitnet", "aft")
@@ -88,48 +114,38 @@ def blocks() -> list[Block]:
         return [
             Block("digits", (transformer,), students[:1], (2, 5), 0, 2, (*METHODS, SHUFFLED)),
             Block("patterns", (transformer,), students[:1], (5,), 0, 2, FEW),
+            ablations("digits", 0, 2),
         ]
     every = tuple(FOUNDATIONS.values())
     few_shots = (2, 5, 10)
     return [
         Block("digits", (transformer,), students, few_shots, 0, 5, FIRST),
         Block("digits", (transformer,), students, few_shots, 0, 3, (*SECOND, SHUFFLED)),
+        ablations("digits", 0, 3),
         Block("digits", (transformer,), students, few_shots, 5, 10, FIRST),
         Block("digits", (transformer,), students, few_shots, 3, 10, SECOND),
         Block("patterns", (transformer,), students, (5,), 0, 3, FEW),
         Block("digits", (transformer,), students, (20,), 0, 3, FEW),
         Block("digits", tuple(others), students, few_shots, 0, 3, FEW),
+        ablations("patterns", 0, 3),
         Block("digits", (transformer,), students, few_shots, 0, 3, OTHER),
         Block("digits", (transformer,), students, (5,), 0, 2, (ONLINE,)),
         Block("patterns", every, students, (5,), 0, 3, FEW),
         Block("digits", (transformer,), students, (20,), 0, 3, (*METHODS, SHUFFLED)),
         Block("digits", (transformer,), students, (*few_shots, 20), 0, 10, (*METHODS, SHUFFLED)),
-        Block("digits", tuple(others), students, few_shots, 2, 10, FEW),
+        Block("digits", tuple(others), students, few_shots, 3, 10, FEW),
         Block("patterns", every, students, (5, 20), 0, 10, FEW),
+        *(ablations(target, 3, 10) for target in TARGETS),
     ]
 
 
-ABLATION_SHOTS = 5
-ABLATION_SEEDS = 2 if FAST else 5
-ABLATION_FIRST = 2 if FAST else 3  # before the other foundations have their turn
-ABLATIONS: dict[str, Changes] = {
-    "depth flat": {"distil": {"depth": "flat"}},
-    "depth reversed": {"distil": {"depth": "reversed"}},
-    "width forward": {"distil": {"width": "forward"}},
-    "width reversed": {"distil": {"width": "reversed"}},
-    "objective flat": {"distil": {"objective": "flat"}},
-    "objective reversed": {"distil": {"objective": "reversed"}},
-    "without the relational term": {"distil": {"relation": 0.0}},
-    "trained, without preservation": {"reprogram": {"mode": "trained", "preserve": 0.0}},
-    "last tap only": {"reprogram": {"taps": 1}},
-    "raw features, no proxy": {},
-    "trained proxies": {"reprogram": {"mode": "trained"}},
-    "K = 1": {"views": {"count": 1}},
-    "K = 4": {"views": {"count": 4}},
-    "K = 16": {"views": {"count": 16}},
-    "K = 64": {"views": {"count": 64}},
-}
-RAW = "raw features, no proxy"
+def ablations(target: str, first: int, last: int) -> Block:
+    """TDMR with one thing changed, for the seeds from `first` to `last`."""
+    foundation, student = FOUNDATIONS["transformer"], STUDENTS["cnn"]
+    names = tuple(ABLATIONS)
+    return Block(
+        target, (foundation,), (student,), (ABLATION_SHOTS,), first, last, names, "ablation"
+    )
 
 
 def spec(draw: Draw) -> JobSpec:

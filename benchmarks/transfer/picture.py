@@ -1,4 +1,4 @@
-"""Draws the comparison: TDMR minus each other method by shots, the ablations, and the views."""
+"""Draws the comparison: TDMR minus each other method, the ablations, and the views."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import Any
 
 import matplotlib as mpl
 
+from benchmarks.transfer.grid import FOUNDATIONS
+
+Tables = dict[str, dict[str, dict[str, Any]]]  # differences by group and name
+
 VIEWS = "K = "
+SPREAD = 0.5  # of the methods in one group
+APART = (-0.15, 0.15)  # the two targets of a row
 NAMES = {
     "scratch": "student alone",
     "kd": "plain distillation",
@@ -24,35 +30,60 @@ def draw_transfer(summary: dict[str, Any], path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "tdmr"  # the same figures give the same file
     from matplotlib import pyplot as plt
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.2), width_ratios=(6, 4, 3))
-    _against(left, summary["tdmr_minus"])
+    figure, ((shots, foundations), (ablated, fewer)) = plt.subplots(2, 2, figsize=(11, 8))
+    differences = summary["tdmr_minus"]
+    counts = sorted({int(s) for rows in differences.values() for s in rows})
+    _against(shots, differences, {str(s): f"{s} shots" for s in counts})
+    shots.set_title("Digits, transformer foundation, mean of the students", fontsize=10)
+    shots.legend(frameon=False, fontsize=8, ncols=2)
+    differences = summary["tdmr_minus_by_foundation"]
+    groups = sorted({name for rows in differences.values() for name in rows})
+    _against(foundations, differences, {name: _group(name) for name in groups})
+    foundations.set_title("Targets and foundations, mean of students and shots", fontsize=10)
     # Apart: one view alone costs so much that nothing else would be told from zero beside it.
-    views = {n: row for n, row in summary["ablations"].items() if n.startswith(VIEWS)}
-    _ablations(middle, {n: row for n, row in summary["ablations"].items() if n not in views})
-    _views(right, views)
+    tables = {target: rows for target, rows in summary["ablations"].items() if rows}
+    _ablations(ablated, _chosen(tables, views=False))
+    _views(fewer, _chosen(tables, views=True))
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 
-def _against(axes: Any, differences: dict[str, dict[str, dict[str, Any]]]) -> None:
+def _group(name: str) -> str:
+    """ "digits, letters_vit" as a label."""
+    target, foundation = name.split(", ")
+    families = {model: family for family, model in FOUNDATIONS.items()}
+    return f"{target},\n{families.get(foundation, foundation)}"
+
+
+def _against(axes: Any, differences: Tables, groups: dict[str, str]) -> None:
+    """Differences by group, beside each other; `groups` gives the labels, in order."""
     shown = {m: rows for m, rows in differences.items() if rows}
-    shots = sorted({int(s) for rows in shown.values() for s in rows})
+    order = list(groups)
     for place, (method, rows) in enumerate(shown.items()):
-        shift = 0.8 * (place / max(1, len(shown) - 1) - 0.5) if len(shown) > 1 else 0
-        points = [(shots.index(int(s)) + shift, row) for s, row in rows.items()]
+        shift = SPREAD * (place / max(1, len(shown) - 1) - 0.5)
+        points = [(order.index(name) + shift, row) for name, row in rows.items()]
         _bars(axes, points, NAMES.get(method, method), vertical=True)
     axes.axhline(0, color="#333", linewidth=0.8)
-    axes.set_xticks(range(len(shots)), [f"{s} shots" for s in shots])
+    for between in range(1, len(order)):
+        axes.axvline(between - 0.5, color="#ddd", linewidth=0.8)
+    axes.set_xticks(range(len(order)), groups.values())
     axes.set_ylabel("TDMR minus the other, points")
-    axes.set_title("Digits, transformer foundation, mean of the students", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _ablations(axes: Any, rows: dict[str, dict[str, Any]]) -> None:
-    names = list(rows)[::-1]
-    _bars(axes, [(n, rows[name]) for n, name in enumerate(names)], "", vertical=False)
+def _chosen(tables: Tables, *, views: bool) -> Tables:
+    return {
+        target: {name: row for name, row in rows.items() if name.startswith(VIEWS) == views}
+        for target, rows in tables.items()
+    }
+
+
+def _ablations(axes: Any, tables: Tables) -> None:
+    names = list(dict.fromkeys(name for rows in tables.values() for name in rows))[::-1]
+    for shift, (target, rows) in zip(APART, tables.items(), strict=False):
+        points = [(names.index(name) - shift, row) for name, row in rows.items()]
+        _bars(axes, points, target, vertical=False)
     axes.axvline(0, color="#333", linewidth=0.8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xlabel("minus TDMR as it is, points")
@@ -60,13 +91,17 @@ def _ablations(axes: Any, rows: dict[str, dict[str, Any]]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _views(axes: Any, rows: dict[str, dict[str, Any]]) -> None:
-    _bars(axes, list(enumerate(rows.values())), "", vertical=True)
+def _views(axes: Any, tables: Tables) -> None:
+    names = list(dict.fromkeys(name for rows in tables.values() for name in rows))
+    for shift, (target, rows) in zip(APART, tables.items(), strict=False):
+        points = [(names.index(name) + shift, row) for name, row in rows.items()]
+        _bars(axes, points, target, vertical=True)
     axes.axhline(0, color="#333", linewidth=0.8)
-    axes.set_xticks(range(len(rows)), [name.removeprefix(VIEWS) for name in rows])
+    axes.set_xticks(range(len(names)), [name.removeprefix(VIEWS) for name in names])
     axes.set_xlabel("stored views per image")
     axes.set_ylabel("minus TDMR as it is, points")
     axes.set_title("Fewer views, 5 shots", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -83,7 +118,8 @@ def _bars(axes: Any, points: list[tuple[float, Any]], label: str, *, vertical: b
             for _, row in points
         ],
     ]
+    style = {"fmt": "o", "markersize": 4, "capsize": 2, "label": label}
     if vertical:
-        axes.errorbar(places, means, yerr=spread, fmt="o", markersize=4, capsize=2, label=label)
+        axes.errorbar(places, means, yerr=spread, **style)
     else:
-        axes.errorbar(means, places, xerr=spread, fmt="o", markersize=4, capsize=2, color="#0b5cad")
+        axes.errorbar(means, places, xerr=spread, **style)

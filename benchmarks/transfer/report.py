@@ -46,7 +46,7 @@ def write(rows: list[Row], folder: Path, name: str, arguments: list[str], consol
         "shuffled_minus_scratch": by_shots(cells, grid.SHUFFLED, "scratch"),
         "probe": probes(rows),
         **shares(cells),
-        "ablations": ablations(rows),
+        "ablations": {target: ablations(rows, target) for target in grid.TARGETS},
         "options": grid.spec(grid.Draw("digits", "f", "s", 2, 0)).options.model_dump(mode="json"),
         "costs": costs(rows),
     }
@@ -181,20 +181,22 @@ def probes(rows: Iterable[Row]) -> list[Row]:
     ]
 
 
-def ablations(rows: list[Row]) -> dict[str, Row]:
+def ablations(rows: list[Row], target: str) -> dict[str, Row]:
     """Each variant minus TDMR as it is, on the same seeds."""
     variants: dict[str, dict[int, float]] = defaultdict(dict)
     whole: dict[int, float] = {}
     student, foundation = grid.STUDENTS["cnn"], grid.FOUNDATIONS["transformer"]
-    here = ("digits", foundation, student, grid.ABLATION_SHOTS)
+    here = (target, foundation, student, grid.ABLATION_SHOTS)
     for row in rows:
+        if _where(row) != here:
+            continue
         if row["kind"] == "ablation":
             variants[row["method"]][row["seed"]] = row["accuracy"]
-        elif (row["kind"], row["method"]) == ("result", "tdmr") and _where(row) == here:
+        elif (row["kind"], row["method"]) == ("result", "tdmr"):
             whole[row["seed"]] = row["accuracy"]
     found = {}
-    for name, seeds in variants.items():
-        row = difference([{"variant": seeds, "tdmr": whole}], "variant", "tdmr")
+    for name in (name for name in grid.ABLATIONS if name in variants):
+        row = difference([{"variant": variants[name], "tdmr": whole}], "variant", "tdmr")
         if row:
             found[name] = row
     return found
@@ -235,7 +237,7 @@ def _print(summary: Row, console: Console) -> None:
         *((f"TDMR - {m}", rows) for m, rows in summary["tdmr_minus"].items()),
         *((f"TDMR - {m}", rows) for m, rows in summary["tdmr_minus_by_foundation"].items()),
         ("shuffled - scratch", summary["shuffled_minus_scratch"]),
-        ("ablation - TDMR", summary["ablations"]),
+        *((f"ablation, {target}", block) for target, block in summary["ablations"].items()),
     ):
         for name, row in block.items():
             console.print(f"{title:20} {name:28} {points(row)}")
