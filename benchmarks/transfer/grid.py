@@ -78,6 +78,7 @@ class Block:
 
 
 RAW = "raw features, no proxy"
+HEAD = "head alone"
 ABLATION_SHOTS = 5
 ABLATIONS: dict[str, Changes] = {
     "depth flat": {"distil": {"depth": "flat"}},
@@ -90,7 +91,7 @@ ABLATIONS: dict[str, Changes] = {
     "trained, without preservation": {"reprogram": {"mode": "trained", "preserve": 0.0}},
     "last tap only": {"reprogram": {"taps": 1}},
     RAW: {},
-    "head alone": {"distil": {"proxy": 0.0, "relation": 0.0}},
+    HEAD: {"distil": {"proxy": 0.0, "relation": 0.0}},
     "trained proxies": {"reprogram": {"mode": "trained"}},
     "K = 1": {"views": {"count": 1}},
     "K = 4": {"views": {"count": 4}},
@@ -128,6 +129,7 @@ def blocks() -> list[Block]:
         Block("digits", (transformer,), students, (20,), 0, 3, FEW),
         Block("digits", tuple(others), students, few_shots, 0, 3, FEW),
         ablations("patterns", 0, 3),
+        *(ablations(target, 0, 3, student, (HEAD,)) for target in TARGETS for student in students),
         Block("digits", (transformer,), students, few_shots, 0, 3, OTHER),
         Block("digits", (transformer,), students, (5,), 0, 2, (ONLINE,)),
         Block("patterns", every, students, (5,), 0, 3, FEW),
@@ -139,10 +141,15 @@ def blocks() -> list[Block]:
     ]
 
 
-def ablations(target: str, first: int, last: int) -> Block:
+def ablations(
+    target: str,
+    first: int,
+    last: int,
+    student: str = STUDENTS["cnn"],
+    names: tuple[str, ...] = tuple(ABLATIONS),
+) -> Block:
     """TDMR with one thing changed, for the seeds from `first` to `last`."""
-    foundation, student = FOUNDATIONS["transformer"], STUDENTS["cnn"]
-    names = tuple(ABLATIONS)
+    foundation = FOUNDATIONS["transformer"]
     return Block(
         target, (foundation,), (student,), (ABLATION_SHOTS,), first, last, names, "ablation"
     )

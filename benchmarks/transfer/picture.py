@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from benchmarks.transfer.grid import FOUNDATIONS
+from benchmarks.transfer.grid import FOUNDATIONS, STUDENTS
 
 Tables = dict[str, dict[str, dict[str, Any]]]  # differences by group and name
 
@@ -41,7 +41,12 @@ def draw_transfer(summary: dict[str, Any], path: Path) -> None:
     _against(foundations, differences, {name: _group(name) for name in groups})
     foundations.set_title("Targets and foundations, mean of students and shots", fontsize=10)
     # Apart: one view alone costs so much that nothing else would be told from zero beside it.
-    tables = {target: rows for target, rows in summary["ablations"].items() if rows}
+    student = f", {STUDENTS['cnn']}"
+    tables = {
+        where.removesuffix(student): rows
+        for where, rows in summary["ablations"].items()
+        if where.endswith(student)
+    }
     _ablations(ablated, _chosen(tables, views=False))
     _views(fewer, _chosen(tables, views=True))
     figure.tight_layout()
@@ -87,7 +92,7 @@ def _ablations(axes: Any, tables: Tables) -> None:
     axes.axvline(0, color="#333", linewidth=0.8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xlabel("minus TDMR as it is, points")
-    axes.set_title("Ablations, 5 shots", fontsize=10)
+    axes.set_title("Ablations, 5 shots, CNN student", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -100,7 +105,7 @@ def _views(axes: Any, tables: Tables) -> None:
     axes.set_xticks(range(len(names)), [name.removeprefix(VIEWS) for name in names])
     axes.set_xlabel("stored views per image")
     axes.set_ylabel("minus TDMR as it is, points")
-    axes.set_title("Fewer views, 5 shots", fontsize=10)
+    axes.set_title("Fewer views, 5 shots, CNN student", fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
 

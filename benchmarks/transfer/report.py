@@ -46,7 +46,7 @@ def write(rows: list[Row], folder: Path, name: str, arguments: list[str], consol
         "shuffled_minus_scratch": by_shots(cells, grid.SHUFFLED, "scratch"),
         "probe": probes(rows),
         **shares(cells),
-        "ablations": {target: ablations(rows, target) for target in grid.TARGETS},
+        "ablations": ablations(rows),
         "options": grid.spec(grid.Draw("digits", "f", "s", 2, 0)).options.model_dump(mode="json"),
         "costs": costs(rows),
     }
@@ -181,29 +181,24 @@ def probes(rows: Iterable[Row]) -> list[Row]:
     ]
 
 
-def ablations(rows: list[Row], target: str) -> dict[str, Row]:
-    """Each variant minus TDMR as it is, on the same seeds."""
-    variants: dict[str, dict[int, float]] = defaultdict(dict)
-    whole: dict[int, float] = {}
-    student, foundation = grid.STUDENTS["cnn"], grid.FOUNDATIONS["transformer"]
-    here = (target, foundation, student, grid.ABLATION_SHOTS)
+def ablations(rows: list[Row]) -> dict[str, dict[str, Row]]:
+    """For each target and student, each variant minus TDMR as it is, on the same seeds."""
+    variants: dict[Cell, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    whole: dict[Cell, dict[int, float]] = defaultdict(dict)
     for row in rows:
-        if _where(row) != here:
-            continue
+        cell = row["target"], row["foundation"], row["student"], row["shots"]
         if row["kind"] == "ablation":
-            variants[row["method"]][row["seed"]] = row["accuracy"]
+            variants[cell][row["method"]][row["seed"]] = row["accuracy"]
         elif (row["kind"], row["method"]) == ("result", "tdmr"):
-            whole[row["seed"]] = row["accuracy"]
-    found = {}
-    for name in (name for name in grid.ABLATIONS if name in variants):
-        row = difference([{"variant": variants[name], "tdmr": whole}], "variant", "tdmr")
-        if row:
-            found[name] = row
-    return found
-
-
-def _where(row: Row) -> Cell:
-    return row["target"], row["foundation"], row["student"], row["shots"]
+            whole[cell][row["seed"]] = row["accuracy"]
+    found: dict[str, dict[str, Row]] = defaultdict(dict)
+    for cell in sorted(variants):
+        for name in (name for name in grid.ABLATIONS if name in variants[cell]):
+            seeds = {"variant": variants[cell][name], "tdmr": whole[cell]}
+            row = difference([seeds], "variant", "tdmr")
+            if row:
+                found[f"{cell[0]}, {cell[2]}"][name] = row
+    return dict(found)
 
 
 def costs(rows: list[Row]) -> dict[str, Row]:
@@ -237,10 +232,10 @@ def _print(summary: Row, console: Console) -> None:
         *((f"TDMR - {m}", rows) for m, rows in summary["tdmr_minus"].items()),
         *((f"TDMR - {m}", rows) for m, rows in summary["tdmr_minus_by_foundation"].items()),
         ("shuffled - scratch", summary["shuffled_minus_scratch"]),
-        *((f"ablation, {target}", block) for target, block in summary["ablations"].items()),
+        *((f"{where}, minus TDMR", block) for where, block in summary["ablations"].items()),
     ):
         for name, row in block.items():
-            console.print(f"{title:20} {name:28} {points(row)}")
+            console.print(f"{title:32} {name:30} {points(row)}")
     for name in ("cells_judged", "best_share", "best_or_tied_share", "below_scratch"):
         console.print(f"{name:20} {summary[name]}")
 
