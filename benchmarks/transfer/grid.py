@@ -130,6 +130,7 @@ def blocks() -> list[Block]:
         Block("digits", tuple(others), students, few_shots, 0, 3, FEW),
         ablations("patterns", 0, 3),
         *(ablations(target, 0, 3, student, (HEAD,)) for target in TARGETS for student in students),
+        ablations("patterns", 0, 3, STUDENTS["transformer"]),
         Block("digits", (transformer,), students, few_shots, 0, 3, OTHER),
         Block("digits", (transformer,), students, (5,), 0, 2, (ONLINE,)),
         Block("patterns", every, students, (5,), 0, 3, FEW),
