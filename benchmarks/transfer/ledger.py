@@ -30,7 +30,9 @@ class Ledger:
         return self.key(row) in self._known
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append one row, at once."""
+        """Append one row, at once; of two of the same the first counts."""
+        if self.has(row):
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

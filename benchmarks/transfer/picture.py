@@ -13,7 +13,7 @@ Tables = dict[str, dict[str, dict[str, Any]]]  # differences by group and name
 
 VIEWS = "K = "
 SPREAD = 0.5  # of the methods in one group
-APART = (-0.15, 0.15)  # the two targets of a row
+APART = 0.25  # the series of one name
 NAMES = {
     "scratch": "student alone",
     "kd": "plain distillation",
@@ -38,15 +38,11 @@ def draw_transfer(summary: dict[str, Any], path: Path) -> None:
     shots.legend(frameon=False, fontsize=8, ncols=2)
     differences = summary["tdmr_minus_by_foundation"]
     groups = sorted({name for rows in differences.values() for name in rows})
-    _against(foundations, differences, {name: _group(name) for name in groups})
+    _against(foundations, differences, {name: _group(name).replace(" ", "\n") for name in groups})
     foundations.set_title("Targets and foundations, mean of students and shots", fontsize=10)
     # Apart: one view alone costs so much that nothing else would be told from zero beside it.
-    student = f", {STUDENTS['cnn']}"
-    tables = {
-        where.removesuffix(student): rows
-        for where, rows in summary["ablations"].items()
-        if where.endswith(student)
-    }
+    whole = {w: rows for w, rows in summary["ablations"].items() if len(rows) > 1}
+    tables = {_group(where): rows for where, rows in whole.items()}
     _ablations(ablated, _chosen(tables, views=False))
     _views(fewer, _chosen(tables, views=True))
     figure.tight_layout()
@@ -55,10 +51,12 @@ def draw_transfer(summary: dict[str, Any], path: Path) -> None:
 
 
 def _group(name: str) -> str:
-    """ "digits, letters_vit" as a label."""
-    target, foundation = name.split(", ")
-    families = {model: family for family, model in FOUNDATIONS.items()}
-    return f"{target},\n{families.get(foundation, foundation)}"
+    """A target and a model, as a label: "digits, letters_vit" as "digits, transformer"."""
+    target, model = name.split(", ")
+    families = {
+        model: family for models in (FOUNDATIONS, STUDENTS) for family, model in models.items()
+    }
+    return f"{target}, {families.get(model, model)}".replace("cnn", "CNN")
 
 
 def _against(axes: Any, differences: Tables, groups: dict[str, str]) -> None:
@@ -68,7 +66,7 @@ def _against(axes: Any, differences: Tables, groups: dict[str, str]) -> None:
     for place, (method, rows) in enumerate(shown.items()):
         shift = SPREAD * (place / max(1, len(shown) - 1) - 0.5)
         points = [(order.index(name) + shift, row) for name, row in rows.items()]
-        _bars(axes, points, NAMES.get(method, method), vertical=True)
+        _bars(axes, points, NAMES[method], vertical=True, colour=f"C{list(NAMES).index(method)}")
     axes.axhline(0, color="#333", linewidth=0.8)
     for between in range(1, len(order)):
         axes.axvline(between - 0.5, color="#ddd", linewidth=0.8)
@@ -84,33 +82,45 @@ def _chosen(tables: Tables, *, views: bool) -> Tables:
     }
 
 
+def _apart(count: int) -> list[float]:
+    """Places of so many around 0, APART from each other."""
+    return [APART * (place - (count - 1) / 2) for place in range(count)]
+
+
 def _ablations(axes: Any, tables: Tables) -> None:
     names = list(dict.fromkeys(name for rows in tables.values() for name in rows))[::-1]
-    for shift, (target, rows) in zip(APART, tables.items(), strict=False):
+    for shift, (target, rows) in zip(_apart(len(tables)), tables.items(), strict=True):
         points = [(names.index(name) - shift, row) for name, row in rows.items()]
         _bars(axes, points, target, vertical=False)
     axes.axvline(0, color="#333", linewidth=0.8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_xlabel("minus TDMR as it is, points")
-    axes.set_title("Ablations, 5 shots, CNN student", fontsize=10)
+    axes.set_title("Ablations, 5 shots", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _views(axes: Any, tables: Tables) -> None:
     names = list(dict.fromkeys(name for rows in tables.values() for name in rows))
-    for shift, (target, rows) in zip(APART, tables.items(), strict=False):
+    for shift, (target, rows) in zip(_apart(len(tables)), tables.items(), strict=True):
         points = [(names.index(name) + shift, row) for name, row in rows.items()]
         _bars(axes, points, target, vertical=True)
     axes.axhline(0, color="#333", linewidth=0.8)
     axes.set_xticks(range(len(names)), [name.removeprefix(VIEWS) for name in names])
     axes.set_xlabel("stored views per image")
     axes.set_ylabel("minus TDMR as it is, points")
-    axes.set_title("Fewer views, 5 shots, CNN student", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.set_title("Fewer views, 5 shots", fontsize=10)
+    axes.legend(title="target, student", frameon=False, fontsize=8, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _bars(axes: Any, points: list[tuple[float, Any]], label: str, *, vertical: bool) -> None:
+def _bars(
+    axes: Any,
+    points: list[tuple[float, Any]],
+    label: str,
+    *,
+    vertical: bool,
+    colour: str | None = None,
+) -> None:
     places = [place for place, _ in points]
     means = [100 * row["mean"] for _, row in points]
     spread = [
@@ -123,7 +133,7 @@ def _bars(axes: Any, points: list[tuple[float, Any]], label: str, *, vertical: b
             for _, row in points
         ],
     ]
-    style = {"fmt": "o", "markersize": 4, "capsize": 2, "label": label}
+    style = {"fmt": "o", "markersize": 4, "capsize": 2, "label": label, "color": colour}
     if vertical:
         axes.errorbar(places, means, yerr=spread, **style)
     else:
