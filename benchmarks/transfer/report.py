@@ -235,7 +235,7 @@ def _print(summary: Row, console: Console) -> None:
         *((f"{where}, minus TDMR", block) for where, block in summary["ablations"].items()),
     ):
         for name, row in block.items():
-            console.print(f"{title:32} {name:30} {points(row)}")
+            console.print(f"{title:36} {name:30} {points(row)}")
     for name in ("cells_judged", "best_share", "best_or_tied_share", "below_scratch"):
         console.print(f"{name:20} {summary[name]}")
 
