@@ -129,6 +129,15 @@ def test_what_is_ablated_is_measured_whole_on_the_same_draws() -> None:
         assert set(block.methods) <= set(grid.ABLATIONS)
 
 
+def test_of_two_units_that_overlapped_the_first_counts(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    ledger = Ledger(path)
+    for accuracy in (0.9, 0.8):
+        ledger.add(row("scratch", 0, accuracy))
+    assert [each["accuracy"] for each in ledger.rows] == [0.9]
+    assert Ledger(path).rows == ledger.rows
+
+
 def test_every_method_gets_the_same_options() -> None:
     draw = Draw("digits", VIT, "test_resnet", 2, 0)
     assert grid.spec(draw).options.training.steps == grid.STEPS
@@ -177,7 +186,7 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(grid, "FAST", True)
     ledger = Ledger(tmp_path / "rows.jsonl")
     draw = Draw("digits", VIT, "test_resnet", 2, 0)
-    methods = ("scratch", "kd", "tdmr", grid.SHUFFLED)
+    methods = ("scratch", "kd", "tdmr", grid.ONLINE, grid.SHUFFLED)
     units = [
         Unit("result", draw, methods),
         Unit("ablation", draw, (grid.RAW, "last tap only", "K = 1")),
@@ -195,7 +204,7 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     report.write(again.rows, tmp_path, "transfer", [], Console(quiet=True))
     summary = json.loads((tmp_path / "transfer.json").read_text())
     assert {c["method"] for c in summary["cells"]} == set(methods)
-    assert set(summary["tdmr_minus"]) >= {"scratch", "kd"}
+    assert set(summary["tdmr_minus"]) >= {"scratch", "kd", grid.ONLINE}
     assert summary["tdmr_minus"]["kd"]["2"]["n"] == 1
     assert set(summary["shuffled_minus_scratch"]) == {"2"}
     # 20 images in 2 views; the student alone costs none.

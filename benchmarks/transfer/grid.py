@@ -106,9 +106,7 @@ OTHER = tuple(method for method in METHODS if method not in FEW)
 
 
 def blocks() -> list[Block]:
-    """The main comparison with all its seeds, then every cell with the three that a verdict needs,
-    then the other seeds.
-    """
+    """The main comparison with all its seeds, then the rest with three, then the other seeds."""
     students = tuple(STUDENTS.values())
     transformer, *others = FOUNDATIONS.values()
     if FAST:
@@ -129,10 +127,11 @@ def blocks() -> list[Block]:
         Block("digits", (transformer,), students, (20,), 0, 3, FEW),
         Block("digits", tuple(others), students, few_shots, 0, 3, FEW),
         ablations("patterns", 0, 3),
-        *(ablations(target, 0, 3, student, (HEAD,)) for target in TARGETS for student in students),
         ablations("patterns", 0, 3, STUDENTS["transformer"]),
+        ablations("digits", 0, 3, STUDENTS["transformer"], (HEAD,)),
+        *(ablations(target, 0, 3, STUDENTS["hybrid"], (HEAD,)) for target in TARGETS),
         Block("digits", (transformer,), students, few_shots, 0, 3, OTHER),
-        Block("digits", (transformer,), students, (5,), 0, 2, (ONLINE,)),
+        Block("digits", (transformer,), students, (5,), 0, 3, (ONLINE,)),
         Block("patterns", every, students, (5,), 0, 3, FEW),
         Block("digits", (transformer,), students, (20,), 0, 3, (*METHODS, SHUFFLED)),
         Block("digits", (transformer,), students, (*few_shots, 20), 0, 10, (*METHODS, SHUFFLED)),

@@ -21,6 +21,7 @@ NAMES = {
     "aft": "AFT",
     "simkd": "SimKD",
     "rd": "one-stage RD",
+    "kd_online": "foundation in the loop",
 }
 
 

@@ -39,7 +39,9 @@ def write(rows: list[Row], folder: Path, name: str, arguments: list[str], consol
         "commits_of_rows": sorted({row["commit"] for row in rows}),
         "machine": machine(),
         "cells": [cell for key in sorted(cells) for cell in _cell(key, cells[key])],
-        "tdmr_minus": {m: by_shots(cells, "tdmr", m) for m in grid.METHODS if m != "tdmr"},
+        "tdmr_minus": {
+            m: by_shots(cells, "tdmr", m) for m in (*grid.METHODS, grid.ONLINE) if m != "tdmr"
+        },
         "tdmr_minus_by_foundation": {
             m: by_foundation(cells, "tdmr", m) for m in grid.FEW if m != "tdmr"
         },
@@ -218,7 +220,7 @@ def costs(rows: list[Row]) -> dict[str, Row]:
 
 
 def _print(summary: Row, console: Console) -> None:
-    methods = [*grid.METHODS, grid.SHUFFLED]
+    methods = [*grid.METHODS, grid.ONLINE, grid.SHUFFLED]
     table = Table("target", "foundation", "student", "shots", "seeds", *methods)
     grouped: dict[Cell, dict[str, Row]] = defaultdict(dict)
     for c in summary["cells"]:
