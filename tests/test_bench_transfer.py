@@ -13,12 +13,13 @@ import pytest
 from rich.console import Console
 
 from benchmarks.machine import commit
-from benchmarks.transfer import choosing, grid, lab, report, work
+from benchmarks.transfer import choosing, folds, grid, lab, report, work
 from benchmarks.transfer.__main__ import RESULTS
 from benchmarks.transfer.grid import Draw
 from benchmarks.transfer.ledger import Ledger
 from benchmarks.transfer.work import Unit, measure
 
+BRIEF = "a quarter of the steps, no mixtures"
 VIT, CNN = grid.FOUNDATIONS["transformer"], grid.FOUNDATIONS["cnn"]
 
 
@@ -118,6 +119,49 @@ def test_recipes_are_chosen_on_the_other_half(
     assert given == [lab.RESULT, lab.RESULT, lab.DEVELOPED]
 
 
+def test_folds_hold_each_training_image_out_once_and_no_test_image(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    lab.write(Draw("digits", VIT, "test_resnet", 5, 0), data)
+    trained = {path.name for path in data.glob("train/*/*")}
+    for fold in range(folds.FOLDS):
+        folds.write(data, tmp_path / str(fold), fold)
+    halves = [
+        [{path.name for path in tmp_path.glob(f"{fold}/{half}/*/*")} for half in ("train", "test")]
+        for fold in range(folds.FOLDS)
+    ]
+    assert [(len(train), len(held_out)) for train, held_out in halves] == [(20, 30), (30, 20)]
+    assert all(train | held_out == trained for train, held_out in halves)
+    assert not halves[0][1] & halves[1][1]
+
+
+def test_a_class_of_one_image_has_no_folds(tmp_path: Path) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "train" / "a" / "0.png").touch()
+    with pytest.raises(ValueError, match=r"a: 1 image\(s\) for 2 folds"):
+        folds.write(tmp_path, tmp_path / "fold", 0)
+
+
+def test_of_settings_with_equal_folds_the_common_one_is_picked() -> None:
+    assert next(iter(grid.SETTINGS)) == grid.COMMON
+    assert folds.pick({grid.COMMON: [0.5, 0.7], "no mixtures": [0.7, 0.5]}) == grid.COMMON
+    assert folds.pick({grid.COMMON: [0.5, 0.7], "no mixtures": [0.8, 0.5]}) == "no mixtures"
+
+
+def test_what_folds_picked_is_paired_with_the_others_on_the_same_draw() -> None:
+    rows = [
+        *(row("tdmr", seed, 0.9, kind=grid.FOLDED, picked=grid.COMMON) for seed in (0, 1)),
+        row("scratch", 0, 0.8, kind=grid.FOLDED, foundation=None, picked="half the rate"),
+        row("tdmr", 1, 0.85),
+        row("kd", 1, 0.1),
+    ]
+    found = folds.summary(rows)
+    assert found["picks"] == {"scratch": {"half the rate": 1}, "tdmr": {grid.COMMON: 2}}
+    assert found["tdmr_minus"]["scratch"]["n"] == 1
+    assert found["tdmr_minus"]["scratch"]["mean"] == pytest.approx(0.1)
+    assert {m: r["n"] for m, r in found["minus_common"].items()} == {"tdmr": 1}
+    assert found["minus_common"]["tdmr"]["mean"] == pytest.approx(0.05)
+
+
 def test_what_is_ablated_is_measured_whole_on_the_same_draws() -> None:
     blocks = [(block, set(block.draws())) for block in grid.blocks()]
     results = [(block, draws) for block, draws in blocks if block.kind == "result"]
@@ -184,17 +228,20 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(grid, "FAST_VIEWS", 2)
     monkeypatch.setattr(grid, "STEPS", 2)
     monkeypatch.setattr(grid, "FAST", True)
+    few = {setting: grid.SETTINGS[setting] for setting in (grid.COMMON, BRIEF)}
+    monkeypatch.setattr(grid, "SETTINGS", few)
     ledger = Ledger(tmp_path / "rows.jsonl")
     draw = Draw("digits", VIT, "test_resnet", 2, 0)
     methods = ("scratch", "kd", "tdmr", grid.ONLINE, grid.SHUFFLED)
     units = [
         Unit("result", draw, methods),
         Unit("ablation", draw, (grid.RAW, "last tap only", "K = 1")),
+        Unit(grid.FOLDED, draw, ("scratch", "tdmr")),
     ]
     for unit in units:
         for found in measure(unit, tmp_path / "cache"):
             ledger.add({**found, "commit": "c"})
-    brief = "scratch, a quarter of the steps, no mixtures"
+    brief = grid.named("scratch", BRIEF)
     choice = Unit(grid.CHOICE, draw, (*grid.RECIPES, "kd", "scratch", brief))
     chosen = [{**found, "commit": "c"} for found in measure(choice, tmp_path / "cache")]
     # A second start finds everything measured.
@@ -214,6 +261,12 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(ablated) == ["last tap only", grid.RAW, "K = 1"]
     assert {row["n"] for row in ablated.values()} == {1}
     assert summary["probe"][0]["mean"] > 0.5
+    by_folds = {r["method"]: r for r in again.rows if r["kind"] == grid.FOLDED}
+    assert {len(each) for r in by_folds.values() for each in r["folds"].values()} == {folds.FOLDS}
+    assert all(set(r["folds"]) == set(grid.SETTINGS) for r in by_folds.values())
+    lead = by_folds["tdmr"]["accuracy"] - by_folds["scratch"]["accuracy"]
+    assert summary["picked_by_folds"]["tdmr_minus"]["scratch"]["mean"] == pytest.approx(lead)
+    assert set(summary["picked_by_folds"]["minus_common"]) == {"scratch", "tdmr"}
 
     choosing.write(chosen, tmp_path, "choices", [], Console(quiet=True))
     choices = json.loads((tmp_path / "choices.json").read_text())

@@ -2,7 +2,8 @@
 
 One draw is (target, foundation, student, shots, seed). Every method sees the same draws, and gets
 the same steps, rate and augmentation. Those of FEW were asked on other images which of the SETTINGS
-suits them; all picked the common one (choices.json).
+suits them; all picked the common one (choices.json). Some draws are run once more with a setting
+that every method picks for itself, by folds of the training images.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Draw:
 class Block:
     """A part of the grid: every combination of its lists, for the seeds from `first` to `last`.
 
-    Of kind "result", or "ablation": its methods are then names in ABLATIONS.
+    Of kind "result", "ablation" (its methods are then names in ABLATIONS), or FOLDED.
     """
 
     target: str
@@ -77,6 +78,9 @@ class Block:
                         yield Draw(self.target, foundation, student, shots, seed)
 
 
+FOLDED = "folds"
+FOLDED_SHOTS = 5
+FOLDED_SEEDS = range(3)
 RAW = "raw features, no proxy"
 HEAD = "head alone"
 ABLATION_SHOTS = 5
@@ -132,6 +136,7 @@ def blocks() -> list[Block]:
         *(ablations(target, 0, 3, STUDENTS["hybrid"], (HEAD,)) for target in TARGETS),
         Block("digits", (transformer,), students, few_shots, 0, 3, OTHER),
         Block("digits", (transformer,), students, (5,), 0, 3, (ONLINE,)),
+        *folded(),
         Block("patterns", every, students, (5,), 0, 3, FEW),
         Block("digits", (transformer,), students, (20,), 0, 3, (*METHODS, SHUFFLED)),
         Block("digits", (transformer,), students, (*few_shots, 20), 0, 10, (*METHODS, SHUFFLED)),
@@ -153,6 +158,17 @@ def ablations(
     return Block(
         target, (foundation,), (student,), (ABLATION_SHOTS,), first, last, names, "ablation"
     )
+
+
+def folded() -> list[Block]:
+    """Settings picked by folds. A block a method, as one takes as long as a unit should."""
+    foundation = (FOUNDATIONS["transformer"],)
+    return [
+        Block("digits", foundation, (student,), (FOLDED_SHOTS,), seed, seed + 1, (method,), FOLDED)
+        for seed in FOLDED_SEEDS
+        for student in STUDENTS.values()
+        for method in FEW
+    ]
 
 
 def spec(draw: Draw) -> JobSpec:

@@ -44,7 +44,8 @@ class Lab:
 
     def __init__(self, draw: Draw, data: Path, cache: Path) -> None:
         self.draw = draw
-        self._data = data
+        self.data = data
+        self.cache = cache
         self._store = ArrayStore(cache)
         self._reporter = Reporter(None, ["prepare"])
         self._made: dict[str, tuple[Task, Teacher, dict[str, Any]]] = {}
@@ -94,7 +95,7 @@ class Lab:
         wanted = spec(self.draw)
         wanted = wanted.model_copy(update={"options": with_changes(wanted.options, changes)})
         device = torch.device("cpu")
-        job, _ = task.prepare(wanted, self._data, self._store, device, self._reporter)
+        job, _ = task.prepare(wanted, self.data, self._store, device, self._reporter)
         return job
 
     def _materials(self, changes: Changes = UNCHANGED) -> tuple[Task, Teacher, dict[str, Any]]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import commit, machine
-from benchmarks.transfer import grid
+from benchmarks.transfer import folds, grid
 from benchmarks.transfer.picture import draw_transfer
 from tdmr.suite.statistics import paired
 
@@ -49,6 +49,7 @@ def write(rows: list[Row], folder: Path, name: str, arguments: list[str], consol
         "probe": probes(rows),
         **shares(cells),
         "ablations": ablations(rows),
+        "picked_by_folds": folds.summary(rows),
         "options": grid.spec(grid.Draw("digits", "f", "s", 2, 0)).options.model_dump(mode="json"),
         "costs": costs(rows),
     }
@@ -235,6 +236,8 @@ def _print(summary: Row, console: Console) -> None:
         *((f"TDMR - {m}", rows) for m, rows in summary["tdmr_minus_by_foundation"].items()),
         ("shuffled - scratch", summary["shuffled_minus_scratch"]),
         *((f"{where}, minus TDMR", block) for where, block in summary["ablations"].items()),
+        ("picked by folds, TDMR -", summary["picked_by_folds"]["tdmr_minus"]),
+        ("picked by folds - common setting", summary["picked_by_folds"]["minus_common"]),
     ):
         for name, row in block.items():
             console.print(f"{title:36} {name:30} {points(row)}")

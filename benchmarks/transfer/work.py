@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.transfer import grid
+from benchmarks.transfer import folds, grid
 from benchmarks.transfer.grid import Draw
 from benchmarks.transfer.lab import DEVELOPED, RESULT, Lab, write
 from benchmarks.transfer.ledger import Ledger
@@ -50,6 +50,8 @@ def measure(unit: Unit, cache: Path) -> list[dict[str, Any]]:
 def _one(unit: Unit, lab: Lab, method: str) -> dict[str, Any]:
     if unit.kind == "ablation":
         return lab.ablate(method, grid.ABLATIONS[method])
+    if unit.kind == grid.FOLDED:
+        return folds.measure(lab, method)
     if unit.kind == grid.CHOICE:
         candidate = grid.candidates()[method]
         return lab.train(candidate.method, candidate.changes)
