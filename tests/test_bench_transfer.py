@@ -228,8 +228,8 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(grid, "FAST_VIEWS", 2)
     monkeypatch.setattr(grid, "STEPS", 2)
     monkeypatch.setattr(grid, "FAST", True)
-    few = {setting: grid.SETTINGS[setting] for setting in (grid.COMMON, BRIEF)}
-    monkeypatch.setattr(grid, "SETTINGS", few)
+    brief = {"training": {"steps": 1}, "views": {"mix": 0.0}}
+    monkeypatch.setattr(grid, "SETTINGS", {grid.COMMON: {}, BRIEF: brief})
     ledger = Ledger(tmp_path / "rows.jsonl")
     draw = Draw("digits", VIT, "test_resnet", 2, 0)
     methods = ("scratch", "kd", "tdmr", grid.ONLINE, grid.SHUFFLED)
@@ -241,8 +241,8 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     for unit in units:
         for found in measure(unit, tmp_path / "cache"):
             ledger.add({**found, "commit": "c"})
-    brief = grid.named("scratch", BRIEF)
-    choice = Unit(grid.CHOICE, draw, (*grid.RECIPES, "kd", "scratch", brief))
+    briefly = grid.named("scratch", BRIEF)
+    choice = Unit(grid.CHOICE, draw, (*grid.RECIPES, "kd", "scratch", briefly))
     chosen = [{**found, "commit": "c"} for found in measure(choice, tmp_path / "cache")]
     # A second start finds everything measured.
     again = Ledger(tmp_path / "rows.jsonl")
@@ -271,12 +271,14 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     choosing.write(chosen, tmp_path, "choices", [], Console(quiet=True))
     choices = json.loads((tmp_path / "choices.json").read_text())
     (cell,) = choices["cells"]
-    assert set(cell["means"]) == {*grid.RECIPES, "kd", "scratch", brief}
+    assert set(cell["means"]) == {*grid.RECIPES, "kd", "scratch", briefly}
     flat = cell["means"]["depth flat"] - cell["means"][grid.AS_IT_IS]
     assert choices["minus_as_it_is"]["depth flat"]["2"]["mean"] == pytest.approx(flat, abs=1e-5)
     assert choices["minus_as_it_is"]["depth flat"]["all"]["n"] == 1
     (minus,) = choices["settings"]["scratch"]["minus_common"].values()
-    assert minus["mean"] == pytest.approx(cell["means"][brief] - cell["means"]["scratch"], abs=1e-5)
+    assert minus["mean"] == pytest.approx(
+        cell["means"][briefly] - cell["means"]["scratch"], abs=1e-5
+    )
 
 
 @pytest.mark.parametrize(
