@@ -173,6 +173,19 @@ def test_what_is_ablated_is_measured_whole_on_the_same_draws() -> None:
         assert set(block.methods) <= set(grid.ABLATIONS)
 
 
+def test_ablations_of_another_foundation_are_told_apart() -> None:
+    rows = [
+        *(row("tdmr", 0, 0.9, foundation=foundation) for foundation in (VIT, CNN)),
+        row(grid.HEAD, 0, 0.8, kind="ablation"),
+        row(grid.HEAD, 0, 0.7, kind="ablation", foundation=CNN),
+    ]
+    found = report.ablations(rows)
+    assert {where: round(each[grid.HEAD]["mean"], 3) for where, each in found.items()} == {
+        "digits, s": -0.1,
+        f"digits, s, {CNN}": -0.2,
+    }
+
+
 def test_of_two_units_that_overlapped_the_first_counts(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     ledger = Ledger(path)

@@ -185,7 +185,10 @@ def probes(rows: Iterable[Row]) -> list[Row]:
 
 
 def ablations(rows: list[Row]) -> dict[str, dict[str, Row]]:
-    """For each target and student, each variant minus TDMR as it is, on the same seeds."""
+    """Each variant minus TDMR as it is, on the same seeds: by "target, student".
+
+    With a foundation that isn't the transformer its name is the third.
+    """
     variants: dict[Cell, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     whole: dict[Cell, dict[int, float]] = defaultdict(dict)
     for row in rows:
@@ -196,11 +199,14 @@ def ablations(rows: list[Row]) -> dict[str, dict[str, Row]]:
             whole[cell][row["seed"]] = row["accuracy"]
     found: dict[str, dict[str, Row]] = defaultdict(dict)
     for cell in sorted(variants):
+        target, foundation, student, _ = cell
+        usual = foundation == grid.FOUNDATIONS["transformer"]
+        where = ", ".join((target, student) if usual else (target, student, foundation))
         for name in (name for name in grid.ABLATIONS if name in variants[cell]):
             seeds = {"variant": variants[cell][name], "tdmr": whole[cell]}
             row = difference([seeds], "variant", "tdmr")
             if row:
-                found[f"{cell[0]}, {cell[2]}"][name] = row
+                found[where][name] = row
     return dict(found)
 
 
