@@ -119,6 +119,7 @@ def blocks() -> list[Block]:
             Block("digits", (transformer,), students[:1], (2, 5), 0, 2, (*METHODS, SHUFFLED)),
             Block("patterns", (transformer,), students[:1], (5,), 0, 2, FEW),
             ablations("digits", 0, 2),
+            Block("digits", (transformer,), students[:1], (5,), 0, 1, FIRST, FOLDED),
         ]
     every = tuple(FOUNDATIONS.values())
     few_shots = (2, 5, 10)
