@@ -138,9 +138,10 @@ def blocks() -> list[Block]:
         *(ablations(target, 0, 3, STUDENTS["hybrid"], (HEAD,)) for target in TARGETS),
         Block("digits", (transformer,), students, few_shots, 0, 3, OTHER),
         Block("digits", (transformer,), students, (5,), 0, 3, (ONLINE,)),
-        # The one cell that lost with three seeds: was it chance, was it the proxies?
+        # What beat TDMR in a cell with three seeds gets ten: was it chance, was it the proxies?
         Block("digits", (LOST[0],), (LOST[1],), (5,), 3, 10, FEW),
         ablations("digits", 0, 10, LOST[1], (HEAD,), LOST[0]),
+        Block("digits", (transformer,), students, few_shots, 3, 10, ("simkd",)),
         *folded(),
         Block("patterns", every, students, (5,), 0, 3, FEW),
         Block("digits", (transformer,), students, (20,), 0, 3, (*METHODS, SHUFFLED)),
