@@ -151,11 +151,12 @@ def test_what_folds_picked_is_paired_with_the_others_on_the_same_draw() -> None:
     rows = [
         *(row("tdmr", seed, 0.9, kind=grid.FOLDED, picked=grid.COMMON) for seed in (0, 1)),
         row("scratch", 0, 0.8, kind=grid.FOLDED, foundation=None, picked="half the rate"),
-        row("tdmr", 1, 0.85),
-        row("kd", 1, 0.1),
+        *(row("tdmr", seed, 0.85) for seed in (0, 1)),
+        row("kd", 0, 0.1),
     ]
     found = folds.summary(rows)
-    assert found["picks"] == {"scratch": {"half the rate": 1}, "tdmr": {grid.COMMON: 2}}
+    assert found["draws"] == [["s", 5, 0]]
+    assert found["picks"] == {"scratch": {"half the rate": 1}, "tdmr": {grid.COMMON: 1}}
     assert found["tdmr_minus"]["scratch"]["n"] == 1
     assert found["tdmr_minus"]["scratch"]["mean"] == pytest.approx(0.1)
     assert {m: r["n"] for m, r in found["minus_common"].items()} == {"tdmr": 1}

@@ -64,9 +64,9 @@ def measure(lab: Lab, method: str) -> Row:
 def summary(rows: Iterable[Row]) -> Row:
     """TDMR minus each other, and each minus itself in the common setting, paired by draw.
 
-    The student alone has no foundation, the others have the transformer.
+    Only draws count on which every method has picked. The student alone has no foundation, the
+    others have the transformer.
     """
-    rows = list(rows)
     picked: dict[str, dict[Place, Row]] = defaultdict(dict)
     common: dict[str, dict[Place, float]] = defaultdict(dict)
     for row in rows:
@@ -77,13 +77,16 @@ def summary(rows: Iterable[Row]) -> Row:
             picked[row["method"]][place] = row
         elif row["kind"] == "result":
             common[row["method"]][place] = row["accuracy"]
-    accuracy = {m: {p: r["accuracy"] for p, r in found.items()} for m, found in picked.items()}
+    methods = sorted(picked)
+    places = sorted(set.intersection(*map(set, picked.values()))) if picked else []
+    accuracy = {m: {p: picked[m][p]["accuracy"] for p in places} for m in methods}
     ours = accuracy.get("tdmr", {})
     return {
         "folds": FOLDS,
-        "picks": {m: _counts(row["picked"] for row in picked[m].values()) for m in sorted(picked)},
-        "tdmr_minus": _present({m: _minus(ours, accuracy[m]) for m in accuracy if m != "tdmr"}),
-        "minus_common": _present({m: _minus(accuracy[m], common[m]) for m in accuracy}),
+        "draws": [list(place) for place in places],
+        "picks": {m: _counts(picked[m][p]["picked"] for p in places) for m in methods},
+        "tdmr_minus": _present({m: _minus(ours, accuracy[m]) for m in methods if m != "tdmr"}),
+        "minus_common": _present({m: _minus(accuracy[m], common[m]) for m in methods}),
     }
 
 

@@ -43,7 +43,7 @@ def write(rows: list[Row], folder: Path, name: str, arguments: list[str], consol
             m: by_shots(cells, "tdmr", m) for m in (*grid.METHODS, grid.ONLINE) if m != "tdmr"
         },
         "tdmr_minus_by_foundation": {
-            m: by_foundation(cells, "tdmr", m) for m in grid.FEW if m != "tdmr"
+            m: by_foundation(cells, "tdmr", m) for m in grid.METHODS if m != "tdmr"
         },
         "shuffled_minus_scratch": by_shots(cells, grid.SHUFFLED, "scratch"),
         "probe": probes(rows),
