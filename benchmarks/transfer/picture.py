@@ -36,7 +36,7 @@ def draw_transfer(summary: dict[str, Any], path: Path) -> None:
     counts = sorted({int(s) for rows in differences.values() for s in rows})
     _against(shots, differences, {str(s): f"{s} shots" for s in counts})
     shots.set_title("Digits, transformer foundation, mean of the students", fontsize=10)
-    shots.legend(frameon=False, fontsize=8, ncols=2)
+    shots.legend(frameon=False, fontsize=8, loc="upper right")
     differences = summary["tdmr_minus_by_foundation"]
     groups = sorted({name for rows in differences.values() for name in rows})
     _against(foundations, differences, {name: _group(name).replace(" ", "\n") for name in groups})
