@@ -44,6 +44,13 @@ ABLATED = {
     "4 views": "K = 4",
     "1 view": "K = 1",
 }
+FOLDED = {
+    "student alone": "scratch",
+    "plain distillation": "kd",
+    "FitNets": "fitnet",
+    "AFT": "aft",
+    "TDMR": "tdmr",
+}
 COSTS = {
     "student alone": "scratch",
     "TDMR, features not cached yet": "tdmr_cold",
@@ -102,6 +109,15 @@ def test_settings(label: str) -> None:
     asked = CHOICES["settings"]
     expected = [said(asked[m]["minus_common"][SETTINGS[label]]) for m in (*RIVALS, "tdmr")]
     assert " | ".join(expected) in rows("docs/method.md", label)
+
+
+@pytest.mark.parametrize("label", FOLDED)
+def test_settings_picked_by_folds(label: str) -> None:
+    found, method = TRANSFER["picked_by_folds"], FOLDED[label]
+    picks = ", ".join(f"{setting}: {n}" for setting, n in found["picks"][method].items())
+    lead = found["tdmr_minus"].get(method)
+    expected = [picks, said(found["minus_common"][method]), said(lead) if lead else ""]
+    assert " | ".join(expected).strip() in rows("docs/method.md", label)
 
 
 @pytest.mark.parametrize("label", COSTS)
