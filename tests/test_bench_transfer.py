@@ -154,7 +154,7 @@ def test_what_folds_picked_is_paired_with_the_others_on_the_same_draw() -> None:
         *(row("tdmr", seed, 0.85) for seed in (0, 1)),
         row("kd", 0, 0.1),
     ]
-    found = folds.summary(rows)
+    found = report.picked_by_folds(rows)
     assert found["draws"] == [["s", 5, 0]]
     assert found["picks"] == {"scratch": {"half the rate": 1}, "tdmr": {grid.COMMON: 1}}
     assert found["tdmr_minus"]["scratch"]["n"] == 1

@@ -3,7 +3,8 @@
     make bench-transfer            # hours; goes on where it was stopped
     FAST=1 make bench-transfer     # the same code, smaller, in at most 5 minutes on 2 cores
 
-All methods get the same steps, rate and augmentation. What is measured is one half of the digits,
+All methods get the same steps, rate and augmentation; five of them are run on some draws once more
+as their folds of the training images would have it. What is measured is one half of the digits,
 on which nothing was developed, and drawn patterns. Rows are kept as they come in
 benchmarks/results/transfer_rows.jsonl; table, JSON and picture are made from all rows there are
 (`--report` makes them again without running anything, `--minutes` stops starting new work).

@@ -78,6 +78,7 @@ class Block:
                         yield Draw(self.target, foundation, student, shots, seed)
 
 
+# The cell, at 5 images, that lost to plain distillation with three seeds.
 LOST = (FOUNDATIONS["cnn"], STUDENTS["hybrid"])
 FOLDED = "folds"
 FOLDED_SHOTS = 5

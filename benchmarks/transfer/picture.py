@@ -52,12 +52,12 @@ def draw_transfer(summary: dict[str, Any], path: Path) -> None:
 
 
 def _group(name: str) -> str:
-    """A target and a model, as a label: "digits, letters_vit" as "digits, transformer"."""
-    target, model = name.split(", ")
+    """A target and models, as a label: "digits, letters_vit" as "digits, transformer"."""
     families = {
         model: family for models in (FOUNDATIONS, STUDENTS) for family, model in models.items()
     }
-    return f"{target}, {families.get(model, model)}".replace("cnn", "CNN")
+    words = [families.get(word, word) for word in name.split(", ")]
+    return ", ".join(words).replace("cnn", "CNN")
 
 
 def _against(axes: Any, differences: Tables, groups: dict[str, str]) -> None:

@@ -20,6 +20,7 @@ from tdmr.suite.statistics import paired
 
 Row = dict[str, Any]
 Cell = tuple[str, str, str, int]  # target, foundation, student, shots
+Place = tuple[str, int, int]  # student, shots, seed
 Accuracies = dict[Cell, dict[str, dict[int, float]]]  # by method, by seed
 
 LEAST_SEEDS = 2 if grid.FAST else 3  # to judge a cell by: of two, the interval reaches anything
@@ -49,7 +50,7 @@ def write(rows: list[Row], folder: Path, name: str, arguments: list[str], consol
         "probe": probes(rows),
         **shares(cells),
         "ablations": ablations(rows),
-        "picked_by_folds": folds.summary(rows),
+        "picked_by_folds": picked_by_folds(rows),
         "options": grid.spec(grid.Draw("digits", "f", "s", 2, 0)).options.model_dump(mode="json"),
         "costs": costs(rows),
     }
@@ -208,6 +209,44 @@ def ablations(rows: list[Row]) -> dict[str, dict[str, Row]]:
             if row:
                 found[where][name] = row
     return dict(found)
+
+
+def picked_by_folds(rows: Iterable[Row]) -> Row:
+    """TDMR minus each other, and each minus itself in the common setting, paired by draw.
+
+    Only draws count on which every method has picked. The student alone has no foundation, the
+    others have the transformer.
+    """
+    picked: dict[str, dict[Place, Row]] = defaultdict(dict)
+    common: dict[str, dict[Place, float]] = defaultdict(dict)
+    for row in rows:
+        usual = row["foundation"] in (None, grid.FOUNDATIONS["transformer"])
+        if row["target"] != "digits" or not usual:
+            continue
+        place = row["student"], row["shots"], row["seed"]
+        if row["kind"] == grid.FOLDED:
+            picked[row["method"]][place] = row
+        elif row["kind"] == "result":
+            common[row["method"]][place] = row["accuracy"]
+    places = sorted(set.intersection(*map(set, picked.values()))) if picked else []
+    found = {m: _numbered({p: r["accuracy"] for p, r in picked[m].items()}, places) for m in picked}
+    both = {m: {"picked": found[m], "common": _numbered(common[m], places)} for m in found}
+    picks = {m: [picked[m][p]["picked"] for p in places] for m in found}
+    return {
+        "folds": folds.FOLDS,
+        "draws": [list(place) for place in places],
+        "picks": {m: {s: p.count(s) for s in grid.SETTINGS if s in p} for m, p in picks.items()},
+        "tdmr_minus": {
+            m: lead for m in found if m != "tdmr" and (lead := difference([found], "tdmr", m))
+        },
+        "minus_common": {
+            m: lead for m in found if (lead := difference([both[m]], "picked", "common"))
+        },
+    }
+
+
+def _numbered(accuracies: dict[Place, float], places: list[Place]) -> dict[int, float]:
+    return {n: accuracies[place] for n, place in enumerate(places) if place in accuracies}
 
 
 def costs(rows: list[Row]) -> dict[str, Row]:
