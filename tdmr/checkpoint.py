@@ -187,15 +187,19 @@ def module_state(name: str, module: nn.Module) -> dict[str, Tensor]:
     return {f"{name}.{key}": value for key, value in module.state_dict().items()}
 
 
+def part(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `module_state` gave for the module `name`, under the module's own names."""
+    start = f"{name}."
+    return {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
+
+
 def restore_module(name: str, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `module_state` gave, in the memory format of the module's own tensors.
 
     Raises CheckpointError for the tensors of a module that is built otherwise.
     """
-    start = f"{name}."
-    mine = {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
     try:
-        module.load_state_dict(mine)
+        module.load_state_dict(part(name, tensors))
     except RuntimeError as error:
         raise CheckpointError(
             f"The checkpoint doesn't fit the model: {' '.join(str(error).split())[:300]}.",

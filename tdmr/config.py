@@ -178,6 +178,12 @@ class DistilOptions(Options):
     kd: Weight = Field(0.7, description="Weight of the head's probabilities.")
     proxy: Weight = Field(2.0, description="Weight of the proxies' directions.")
     relation: Weight = Field(1.0, description="Weight of the batch's similarity structure.")
+    head: Literal["own", "reused"] = Field(
+        "own",
+        description="What classifies: a classifier of the student's own, or the reprogrammed head, "
+        "which the student learns to read for and which is folded into its classifier.",
+    )
+    read: Weight = Field(1.0, description="Weight of what a reused head reads.")
     temperature: float = Field(
         2.0,
         gt=0,

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from tdmr.config import DistilOptions
 from tdmr.feed import Batch
 from tdmr.losses import cosine_distance, distillation, relation
-from tdmr.models import StudentOutput
+from tdmr.models import Student, StudentOutput
+from tdmr.probe import Ridge
 from tdmr.proxy import Targets
+from tdmr.readout import ReusedHead
 from tdmr.schedule import Schedule, Weights
 from tdmr.training import OwnHead
 
@@ -29,6 +31,10 @@ class TargetSource(Protocol):
 
     def targets(self, images: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> Targets:
         """Targets of n views."""
+
+    @property
+    def head(self) -> Ridge:
+        """What classifies by `Targets.standard`."""
 
 
 class Adapters(nn.Module):
@@ -48,7 +54,10 @@ class Adapters(nn.Module):
 
 
 class ProgressiveDistillation(OwnHead):
-    """The objective of stage 2: labels, the proxy head's probabilities, and proxies at depths."""
+    """The objective of stage 2: labels, the proxy head's probabilities, and proxies at depths.
+
+    With a reused head in the student, what that reads is met in the mean square, too.
+    """
 
     stored_views = True
 
@@ -77,7 +86,11 @@ class ProgressiveDistillation(OwnHead):
         kd = distillation(output.logits, targets.logits, options.temperature)
         proxy, rel = self._proxy_terms(output, targets, weights, options)
         loss = weights.ce * ce + weights.kd * kd + weights.proxy * proxy + weights.relation * rel
-        return {"loss": loss, "ce": ce, "kd": kd, "proxy": proxy, "relation": rel}
+        parts = {"ce": ce, "kd": kd, "proxy": proxy, "relation": rel}
+        if output.read.shape[1]:
+            parts["read"] = F.mse_loss(output.read, targets.standard)
+            loss = loss + weights.read * parts["read"]
+        return {"loss": loss, **parts}
 
     def _proxy_terms(
         self, output: StudentOutput, targets: Targets, weights: Weights, options: DistilOptions
@@ -103,3 +116,16 @@ def adapters_for(
     """Freshly initialised adapters from student taps to targets, a function of `seed`."""
     torch.manual_seed(seed)
     return Adapters(widths, targets).to(device)
+
+
+def reuse_head(student: Student, head: Ridge, seed: int) -> bool:
+    """Let `student` be classified by `head`, if it can; its adapter is a function of `seed`.
+
+    It can't if its classifier is no linear map, or two of them.
+    """
+    width = student.classifier_width
+    if width is None:
+        return False
+    torch.manual_seed(seed)
+    student.classify_by(ReusedHead.of(head, width).to(student.mean.device))
+    return True

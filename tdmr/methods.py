@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tdmr import baselines, checkpoint, evaluate, memory
 from tdmr.checkpoint import Checkpoints, Saved
-from tdmr.distil import ProgressiveDistillation, TargetSource, adapters_for
+from tdmr.distil import ProgressiveDistillation, TargetSource, adapters_for, reuse_head
 from tdmr.distributed import World
 from tdmr.errors import OutOfMemoryError, is_out_of_memory
 from tdmr.feed import TrainingSet
@@ -117,12 +117,14 @@ def objective_for(
 
 
 def _ours(task: Task, source: TargetSource, student: Student) -> Objective:
-    options = task.options
+    options, distil = task.options, task.options.distil
     widths = source.target_widths
+    if distil.head == "reused" and not reuse_head(student, source.head, options.seed):
+        distil = distil.model_copy(update={"head": "own"})
     return ProgressiveDistillation(
         source,
         adapters_for(student.tap_widths(), widths, options.seed, task.device),
-        Schedule(options.distil, len(widths)),
+        Schedule(distil, len(widths)),
         options.training.label_smoothing,
     )
 

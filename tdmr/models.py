@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tdmr import own, weights
 from tdmr.errors import ModelWeightsError, OptionsError, UnknownModelError, is_out_of_memory
+from tdmr.readout import ReusedHead
 from tdmr.weights import TimmModel
 
 if TYPE_CHECKING:
@@ -27,10 +28,14 @@ GREY = (0.299, 0.587, 0.114)  # of ITU-R BT.601, which is what PIL's mode "L" is
 
 @dataclass(frozen=True)
 class StudentOutput:
-    """`logits` (batch, classes) and, per tap, pooled features (batch, channels of that tap)."""
+    """`logits` (batch, classes) and, per tap, pooled features (batch, channels of that tap).
+
+    `read` (batch, its width) is what a reused head reads, of width 0 without one.
+    """
 
     logits: Tensor
     taps: list[Tensor]
+    read: Tensor
 
 
 class Foundation:
@@ -149,7 +154,47 @@ class Student(nn.Module):
         """Classify images (n, 3, size, size) in [0, 1]."""
         x = (as_channels(images, self.channels) - self.mean) / self.std
         final, maps = self.model.forward_intermediates(x, indices=self.tap_indices)
-        return StudentOutput(self.model.forward_head(final), [_pool(m) for m in maps])
+        given = self.model.forward_head(final)
+        logits, read = (given, given[:, :0]) if self.reused is None else self.reused.split(given)
+        return StudentOutput(logits, [_pool(m) for m in maps], read)
+
+    @property
+    def reused(self) -> ReusedHead | None:
+        """The head in the classifier's place, if there is one."""
+        found = self.model.get_classifier()
+        return found if isinstance(found, ReusedHead) else None
+
+    @property
+    def classifier_width(self) -> int | None:
+        """How many features the classifier reads; None for one that isn't a linear map."""
+        found = self.model.get_classifier()
+        return found.in_features if type(found) is nn.Linear else None
+
+    @property
+    def classifier_name(self) -> str:
+        """The classifier's path in the model."""
+        found = self.model.get_classifier()
+        names = (name for name, module in self.model.named_modules() if module is found)
+        return str(next(names))
+
+    def classify_by(self, classifier: nn.Module) -> None:
+        """Put `classifier` in the place of the model's own."""
+        self.model.set_submodule(self.classifier_name, classifier)
+
+    def make_room_for(self, state: Mapping[str, Tensor]) -> None:
+        """Have a reused head if the student whose `state` is to be taken had one."""
+        if self.classifier_width is None:
+            return
+        start = f"model.{self.classifier_name}"
+        adapter, bias = state.get(f"{start}.adapter.weight"), state.get(f"{start}.bias")
+        if adapter is not None and bias is not None:
+            read, width = adapter.shape
+            self.classify_by(ReusedHead(width, read, len(bias)).to(self.mean.device))
+
+    def fold(self) -> None:
+        """Make a plain classifier of a reused head."""
+        if self.reused is not None:
+            self.classify_by(self.reused.folded())
 
     @property
     def channels(self) -> int:

@@ -15,10 +15,14 @@ COSINE_SCALE = 16.0  # of cosine logits: softmax over [-1, 1] alone can't become
 
 @dataclass(frozen=True)
 class Targets:
-    """What n views are taught: per tap `proxies` (n, its width), and `logits` (n, classes)."""
+    """What n views are taught: per tap `proxies` (n, its width), and `logits` (n, classes).
+
+    `standard` (n, sum of the taps' widths) is what a reused head is to read.
+    """
 
     proxies: Sequence[Tensor]
     logits: Tensor
+    standard: Tensor
 
 
 class ProxySpace(nn.Module):

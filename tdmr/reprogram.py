@@ -32,6 +32,7 @@ from tdmr.config import ReprogramOptions
 from tdmr.errors import NonFiniteLossError
 from tdmr.losses import as_numbers, cka_distance, cosine_distance
 from tdmr.optim import adamw, set_rate
+from tdmr.probe import Ridge
 from tdmr.proxy import ProxySpace, Targets, relevance
 from tdmr.views import Places, Views, to_device
 
@@ -67,7 +68,7 @@ class Teacher:
             logits = self.ridge.out_of_fold(standard, places)
         else:
             logits = self.head_logits(standard, proxies)
-        return Targets(proxies, logits)
+        return Targets(proxies, logits, standard)
 
     @property
     def widths(self) -> Sequence[int]:
@@ -78,6 +79,11 @@ class Teacher:
     def target_widths(self) -> Sequence[int]:
         """The width of each tap's proxies."""
         return self.space.dims
+
+    @property
+    def head(self) -> Ridge:
+        """The closed form on standardised features of all taps, which a student can reuse."""
+        return self.ridge.full
 
     def features_of(self, images: Places, views: Places) -> list[Tensor]:
         """The standardised features of n stored views: per tap (n, its width)."""

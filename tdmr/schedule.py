@@ -3,8 +3,8 @@
 Three axes, each of which can run forward, flat or reversed:
     depth      which taps are open; forward: shallow first
     width      how many of the proxy's leading dimensions count; forward: few first
-    objective  proxies against labels; forward: proxies first, and nothing but labels and the
-               proxy head's probabilities at the end
+    objective  proxies against labels; forward: proxies first, which fade while the labels and
+               the head's probabilities rise (with a head of its own a student has these all along)
 A term that has decayed to nothing can't hold the student back where it outgrows its foundation.
 """
 
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from tdmr.config import Direction, DistilOptions
 
 OPENING = 0.5  # share of the training in which the taps open one after the other
-DECAY_FROM = 0.5  # the moment from which the auxiliary terms fade
+DECAY_FROM = 0.5  # the moment from which the auxiliary terms fade, and labels rise
 MIN_WIDTH = 0.25  # share of the proxy that counts from the start
-PLAIN = ("ce", "kd", "proxy", "relation", "width")
+PLAIN = ("ce", "kd", "proxy", "relation", "read", "width")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Weights:
     kd: float
     proxy: float
     relation: float
+    read: float
     width: float
 
 
@@ -43,20 +44,21 @@ class Schedule:
     def at(self, t: float) -> Weights:
         """The weights at progress `t`."""
         o = self.options
-        auxiliary = self._auxiliary(t)
+        auxiliary, labels = self._auxiliary(t), self._labels(t)
         return Weights(
             taps=self._taps(t),
-            ce=o.ce,
-            kd=o.kd,
+            ce=o.ce * labels,
+            kd=o.kd * labels,
             proxy=o.proxy * auxiliary,
             relation=o.relation * auxiliary,
+            read=o.read if o.head == "reused" else 0.0,
             width=self._width(t),
         )
 
     def series(self, points: int = 101) -> dict[str, list[float]]:
         """Every weight at `points` moments from 0 to 1, by name: what a plot of the schedule shows.
 
-        `t`, `ce`, `kd`, `proxy`, `relation`, `width`, and `tap 1` … for the taps.
+        `t`, `ce`, `kd`, `proxy`, `relation`, `read`, `width`, and `tap 1` … for the taps.
         """
         moments = [place / (points - 1) for place in range(points)]
         found = [self.at(t) for t in moments]
@@ -78,6 +80,13 @@ class Schedule:
         moment = 1 - t if self.options.width == "reversed" else t
         opened = MIN_WIDTH + (1 - MIN_WIDTH) * min(1.0, moment / OPENING)
         return _directed(self.options.width, opened)
+
+    def _labels(self, t: float) -> float:
+        if self.options.head == "own":  # which learns from nothing else
+            return 1.0
+        moment = t if self.options.objective == "forward" else 1 - t
+        risen = max(0.0, (moment - DECAY_FROM) / (1 - DECAY_FROM))
+        return _directed(self.options.objective, risen)
 
     def _auxiliary(self, t: float) -> float:
         faded = 1.0

@@ -119,11 +119,13 @@ def restored(student: Student, objective: Objective, saved: Saved, pixels: Pixel
     The objective's own modules are given their averages. Raises CheckpointError where the state
     is that of other modules.
     """
+    student.make_room_for(checkpoint.part("average.0", saved.tensors))
     student.to(memory_format=torch.channels_last)
     for place, module in enumerate([student, *objective.modules()]):
         checkpoint.restore_module(f"average.{place}", module, saved.tensors)
         module.eval()
-    return _fit_for_use(student, pixels)
+    recalibrate(student, pixels)
+    return _fit_for_use(student)
 
 
 def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
@@ -198,11 +200,12 @@ class _Run:
         dtype = autocast_type(self.options.precision, self.device)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
             output = self.student(pixels)
-        rows = [part.float() for part in (output.logits, *output.taps)]
+        rows = [part.float() for part in (output.logits, output.read, *output.taps)]
         if self.world.size > 1:
             widths = [part.shape[1] for part in rows]
             rows = list(torch.split(self.world.gather(torch.cat(rows, dim=1)), widths, dim=1))
-        return StudentOutput(rows[0], rows[1:])
+        logits, read, *taps = rows
+        return StudentOutput(logits, taps, read)
 
     def update(self, loss: Tensor, step: int) -> None:
         """Go down the gradient of step `step`, and renew the averages."""
@@ -241,15 +244,15 @@ class _Run:
                 mine.eval()
         average = self.average[0]
         assert isinstance(average, Student)
-        finished = _fit_for_use(average, pixels)
+        recalibrate(average, pixels)
         if not self.done:
             state = checkpoint.module_state("average", self.average)
             checkpoints.save(stage, state, step=self.options.steps, done=True)
-        return finished
+        return _fit_for_use(average)
 
 
-def _fit_for_use(average: Student, pixels: Pixels) -> Student:
-    recalibrate(average, pixels)
+def _fit_for_use(average: Student) -> Student:
+    average.fold()
     # Safetensors refuses the strides that training was fast with.
     return average.to(memory_format=torch.contiguous_format).eval()
 

@@ -204,8 +204,10 @@ CHOICE_SEEDS = range(900, 901 if FAST else 903)
 SETTING_SEEDS = range(900, 901)
 CHOICE_SHOTS = (5,) if FAST else (5, 2, 10)
 AS_IT_IS = "as it is"
+REUSED = "head reused"
 RECIPES: dict[str, Changes] = {
     AS_IT_IS: {},
+    REUSED: {"distil": {"head": "reused"}},
     "depth flat": {"distil": {"depth": "flat"}},
     "depth and objective flat": {"distil": {"depth": "flat", "objective": "flat"}},
 }

@@ -17,6 +17,7 @@ from tdmr import task
 from tdmr.config import DistillOptions
 from tdmr.jobdir import Reporter
 from tdmr.methods import evaluate_probe, train_method
+from tdmr.probe import Ridge
 from tdmr.proxy import Targets
 from tdmr.reprogram import Teacher
 from tdmr.stages import OURS
@@ -60,7 +61,7 @@ class Lab:
             name = OURS
         elif method == SHUFFLED:
             name, source = OURS, Shuffled(teacher, self.draw.seed)
-            job = changed(job, {"distil": {"ce": 1.0, "kd": 0.0}})
+            job = changed(job, {"distil": {"ce": 1.0, "kd": 0.0, "head": "own"}})
         return self._measure(name, job, teacher, source, cost)
 
     def ablate(self, name: str, changes: Changes) -> dict[str, Any]:
@@ -157,6 +158,11 @@ class Shuffled:
         """As the teacher's."""
         return self._teacher.target_widths
 
+    @property
+    def head(self) -> Ridge:
+        """The teacher's."""
+        return self._teacher.head
+
     def targets(self, images: Places, views: Places) -> Targets:
         """The targets of other images, in the same views."""
         return self._teacher.targets(self._other[images], views)
@@ -173,7 +179,12 @@ class RawFeatures:
         """The features' own."""
         return self._teacher.widths
 
+    @property
+    def head(self) -> Ridge:
+        """The teacher's."""
+        return self._teacher.head
+
     def targets(self, images: Places, views: Places) -> Targets:
         """Raw features, and the teacher's own logits."""
-        logits = self._teacher.targets(images, views).logits
-        return Targets(self._teacher.features_of(images, views), logits)
+        theirs = self._teacher.targets(images, views)
+        return replace(theirs, proxies=self._teacher.features_of(images, views))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from tdmr.data.pixels import pixel_store
 from tdmr.distil import Adapters, ProgressiveDistillation, adapters_for
 from tdmr.feed import Batch, TrainingSet
 from tdmr.models import StudentOutput, load_foundation, make_student
+from tdmr.probe import Ridge
 from tdmr.proxy import FLOOR, Targets, relevance
 from tdmr.reprogram import Teacher, reprogram
 from tdmr.schedule import Schedule
@@ -105,30 +106,43 @@ class Fixed:
     def __init__(self, targets: Targets) -> None:
         self._targets = targets
 
+    @property
+    def head(self) -> Ridge:
+        raise AssertionError("what a student reuses is put in it before")
+
     def targets(self, images: Any, views: Any) -> Targets:
         return self._targets
 
 
-def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
+@pytest.mark.parametrize(("head", "read"), [("own", 0), ("reused", 16)])
+def test_the_loss_is_the_weighted_sum_of_its_parts(
+    head: Literal["own", "reused"], read: int
+) -> None:
     torch.manual_seed(0)
-    source = Fixed(Targets(torch.randn(2, 6, 8).unbind(), torch.randn(6, 3)))
-    options = DistilOptions(ce=0.7, kd=0.3, proxy=2.0, relation=1.5)
+    source = Fixed(Targets(torch.randn(2, 6, 8).unbind(), torch.randn(6, 3), torch.randn(6, 16)))
+    options = DistilOptions(
+        ce=0.7, kd=0.3, proxy=2.0, relation=1.5, head=head, read=3.0, objective="flat"
+    )
     schedule = Schedule(options, taps=2)
     objective = ProgressiveDistillation(source, Adapters([5, 4], [8, 8]), schedule, 0.1)
-    output = StudentOutput(torch.randn(6, 3), [torch.randn(6, 5), torch.randn(6, 4)])
+    output = StudentOutput(
+        torch.randn(6, 3), [torch.randn(6, 5), torch.randn(6, 4)], torch.randn(6, read)
+    )
     batch = Batch(
         np.arange(6), np.arange(6), torch.empty(0), F.one_hot(torch.arange(6) % 3).float()
     )
     parts = {k: v.item() for k, v in objective(batch, output, 0.3).items()}
     assert parts["loss"] == pytest.approx(
         0.7 * parts["ce"] + 0.3 * parts["kd"] + 2.0 * parts["proxy"] + 1.5 * parts["relation"]
-    )
+        + 3.0 * parts.get("read", 0)
+    )  # fmt: skip
+    assert ("read" in parts) == (head == "reused")
 
 
 def test_a_perfect_student_has_no_proxy_loss() -> None:
     torch.manual_seed(0)
     taps = [torch.randn(6, 8), torch.randn(6, 8)]
-    source = Fixed(Targets([3 * tap for tap in taps], torch.randn(6, 3)))
+    source = Fixed(Targets([3 * tap for tap in taps], torch.randn(6, 3), torch.empty(6, 16)))
     adapters = Adapters([8, 8], [8, 8])
     for layer in adapters.layers:
         torch.nn.init.eye_(layer.weight)  # type: ignore[arg-type]  # what is given is meant to vary
@@ -137,7 +151,7 @@ def test_a_perfect_student_has_no_proxy_loss() -> None:
     batch = Batch(
         np.arange(6), np.arange(6), torch.empty(0), F.one_hot(torch.arange(6) % 3).float()
     )
-    parts = objective(batch, StudentOutput(torch.randn(6, 3), taps), 0.3)
+    parts = objective(batch, StudentOutput(torch.randn(6, 3), taps, torch.empty(6, 0)), 0.3)
     assert parts["proxy"].item() == pytest.approx(0, abs=1e-6)
     assert parts["relation"].item() == pytest.approx(0, abs=1e-5)
 

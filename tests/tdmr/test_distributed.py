@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from tdmr import training
 from tdmr.checkpoint import NONE, Checkpoints
 from tdmr.config import DistilOptions, TrainingOptions, ViewOptions
-from tdmr.distil import ProgressiveDistillation, adapters_for
+from tdmr.distil import ProgressiveDistillation, adapters_for, reuse_head
 from tdmr.distributed import World, join, launched, local_device
 from tdmr.errors import OptionsError, Stopped
 from tdmr.feed import Batch, TrainingSet
 from tdmr.models import StudentOutput, make_student
+from tdmr.probe import Ridge
 from tdmr.proxy import Targets
 from tdmr.schedule import Schedule
 from tdmr.views import Views
@@ -45,10 +46,16 @@ class Source:
 
     target_widths: Sequence[int] = [6, 6]
 
+    @property
+    def head(self) -> Ridge:
+        rng = np.random.default_rng(1)
+        weight = torch.from_numpy(rng.standard_normal((12, 3)).astype(np.float32))
+        return Ridge(weight, torch.zeros(3), 0.2)
+
     def targets(self, images: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> Targets:
         rng = np.random.default_rng(0)
         table = torch.from_numpy(rng.standard_normal((12, 15)).astype(np.float32))[images]
-        return Targets([table[:, :6], table[:, 6:12]], table[:, 12:])
+        return Targets([table[:, :6], table[:, 6:12]], table[:, 12:], table[:, :12])
 
 
 class OwnRows(ProgressiveDistillation):
@@ -74,7 +81,8 @@ def train(
     """The weights after a few steps of TDMR's stage 2, and how they differ from the first ones."""
     student = make_student("test_vit", 32, 2, 3, pretrained=False, seed=0)
     before = {name: value.clone() for name, value in student.named_parameters()}
-    distil = DistilOptions(depth="flat", objective="flat", relation=4.0)
+    distil = DistilOptions(depth="flat", objective="flat", relation=4.0, head="reused")
+    assert reuse_head(student, Source().head, 0)
     adapters = adapters_for(student.tap_widths(), Source.target_widths, 0, CPU)
     objective = kind(Source(), adapters, Schedule(distil, 2), 0.1)
     trained = training.train(

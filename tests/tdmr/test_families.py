@@ -54,7 +54,8 @@ STUDENTS = {
     "transformer": Side("test_vit2", 48, *HALVES),
     "hybrid": Side("test_coatnet", 32, *HALVES),
 }
-FLAT = DistilOptions(depth="flat", width="flat", objective="flat")  # one loss from first to last
+# One loss from first to last; the head is reused, so that each family's classifier is folded.
+FLAT = DistilOptions(depth="flat", width="flat", objective="flat", head="reused")
 
 
 @pytest.fixture(scope="module")

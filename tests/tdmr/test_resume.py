@@ -151,6 +151,23 @@ def test_stage_2_and_every_baseline(
     assert same_after_every_stop(run, tmp_path)
 
 
+@pytest.mark.parametrize("student", ["test_resnet", "test_vit", "test_coatnet"])
+def test_stage_2_with_a_reused_head(
+    stage_1: tuple[Task, ViewFeatures, Teacher], tmp_path: Path, student: str
+) -> None:
+    made, _, teacher = stage_1
+    distil = made.options.distil.model_copy(update={"head": "reused"})
+    options = made.options.model_copy(update={"distil": distil})
+    spec = made.spec.model_copy(update={"student": student, "options": options})
+    made = replace(made, spec=spec)
+
+    def run(checkpoints: Checkpoints) -> str:
+        trained = train_method("distil", made, teacher, checkpoints=checkpoints)
+        return digest(trained.student.state_dict())
+
+    assert same_after_every_stop(run, tmp_path)
+
+
 def noisy(made: Task, name: str) -> Train:
     """A training with dropout and stochastic depth."""
 

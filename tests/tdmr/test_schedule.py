@@ -46,6 +46,17 @@ def test_proxies_fade_to_nothing_and_labels_stay() -> None:
     assert schedule(objective="flat", proxy=2.0).at(1).proxy == 2.0
 
 
+def test_labels_rise_behind_a_reused_head_while_proxies_fade() -> None:
+    forward = schedule(head="reused", ce=1.0, kd=0.5, read=3.0)
+    found = [forward.at(t) for t in (0, 0.5, 0.75, 1)]
+    assert [(w.ce, w.kd) for w in found] == [(0, 0), (0, 0), (0.5, 0.25), (1, 0.5)]
+    assert {w.read for w in found} == {3.0}
+    back = schedule(head="reused", objective="reversed", ce=1.0)
+    assert [back.at(t).ce for t in (0, 0.25, 0.5, 1)] == [1, 0.5, 0, 0]
+    assert schedule(head="reused", objective="flat", ce=1.0).at(0).ce == 1
+    assert schedule(head="own", read=3.0).at(0).read == 0
+
+
 def test_a_series_for_a_plot_is_the_schedule_at_its_moments() -> None:
     plan = schedule(depth="forward", proxy=2.0)
     series = plan.series(5)
@@ -53,5 +64,5 @@ def test_a_series_for_a_plot_is_the_schedule_at_its_moments() -> None:
     assert series["proxy"] == [plan.at(t).proxy for t in series["t"]]
     assert [series[f"tap {n}"][1] for n in (1, 2, 3, 4)] == list(plan.at(0.25).taps)
     assert series.keys() == {
-        "t", "ce", "kd", "proxy", "relation", "width", "tap 1", "tap 2", "tap 3", "tap 4",
+        "t", "ce", "kd", "proxy", "relation", "read", "width", "tap 1", "tap 2", "tap 3", "tap 4",
     }  # fmt: skip

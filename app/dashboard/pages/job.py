@@ -216,7 +216,8 @@ def schedule(job: JobOut) -> dict[str, list[tuple[float, float]]]:
     """The weights of stage 2 over its steps."""
     steps = job.options.training.steps
     found = Schedule(job.options.distil, job.options.reprogram.taps).series(41)
-    names = ("ce", "kd", "proxy", "relation")
+    reused = job.options.distil.head == "reused"
+    names = ("ce", "kd", "proxy", "relation", *(("read",) if reused else ()))
     return {
         name: [
             (round(t * steps), round(y, 4)) for t, y in zip(found["t"], found[name], strict=True)
