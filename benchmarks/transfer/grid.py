@@ -33,6 +33,7 @@ STUDENTS = {"cnn": "test_resnet", "transformer": "test_vit", "hybrid": "test_coa
 METHODS = ("scratch", "kd", "fitnet", "simkd", "aft", "rd", "tdmr")
 ONLINE = "kd_online"
 SHUFFLED = "shuffled"
+REUSED = "tdmr_reused"  # TDMR with a reused head, which may become the default
 TARGETS = ("digits", "patterns")
 
 SIDE = 32
@@ -85,6 +86,7 @@ FOLDED_SHOTS = 5
 FOLDED_SEEDS = range(3)
 RAW = "raw features, no proxy"
 HEAD = "head alone"
+HEAD_REUSED: Changes = {"distil": {"head": "reused"}}
 ABLATION_SHOTS = 5
 ABLATIONS: dict[str, Changes] = {
     "depth flat": {"distil": {"depth": "flat"}},
@@ -143,6 +145,7 @@ def blocks() -> list[Block]:
         Block("digits", (LOST[0],), (LOST[1],), (5,), 3, 10, FEW),
         ablations("digits", 0, 10, LOST[1], (HEAD,), LOST[0]),
         Block("digits", (transformer,), students, few_shots, 3, 10, ("simkd",)),
+        *reused(every, students, few_shots),
         *folded(),
         Block("patterns", every, students, (5,), 0, 3, FEW),
         Block("digits", (transformer,), students, (20,), 0, 3, (*METHODS, SHUFFLED)),
@@ -150,6 +153,20 @@ def blocks() -> list[Block]:
         Block("digits", tuple(others), students, few_shots, 3, 10, FEW),
         Block("patterns", every, students, (5, 20), 0, 10, FEW),
         *(ablations(target, 3, 10) for target in TARGETS),
+    ]
+
+
+def reused(
+    every: tuple[str, ...], students: tuple[str, ...], few_shots: tuple[int, ...]
+) -> list[Block]:
+    """TDMR with a reused head wherever there are three seeds of the others; then ten."""
+    transformer = every[:1]
+    return [
+        Block("digits", transformer, students, few_shots, 0, 3, (REUSED,)),
+        Block("patterns", transformer, students, (5,), 0, 3, (REUSED,)),
+        Block("digits", every[1:], students, few_shots, 0, 3, (REUSED,)),
+        Block("digits", transformer, students, few_shots, 3, 10, (REUSED,)),
+        Block("digits", transformer, students, (20,), 0, 3, (REUSED,)),
     ]
 
 
@@ -204,10 +221,9 @@ CHOICE_SEEDS = range(900, 901 if FAST else 903)
 SETTING_SEEDS = range(900, 901)
 CHOICE_SHOTS = (5,) if FAST else (5, 2, 10)
 AS_IT_IS = "as it is"
-REUSED = "head reused"
 RECIPES: dict[str, Changes] = {
     AS_IT_IS: {},
-    REUSED: {"distil": {"head": "reused"}},
+    "head reused": HEAD_REUSED,
     "depth flat": {"distil": {"depth": "flat"}},
     "depth and objective flat": {"distil": {"depth": "flat", "objective": "flat"}},
 }

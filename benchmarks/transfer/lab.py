@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks import patterns
-from benchmarks.transfer.grid import RAW, SHUFFLED, Changes, Draw, spec
+from benchmarks.transfer.grid import HEAD_REUSED, RAW, REUSED, SHUFFLED, Changes, Draw, spec
 from demo import digits
 from tdmr import task
 from tdmr.config import DistillOptions
@@ -59,6 +59,8 @@ class Lab:
         source, name = None, method
         if method == "tdmr":
             name = OURS
+        elif method == REUSED:
+            name, job = OURS, changed(job, HEAD_REUSED)
         elif method == SHUFFLED:
             name, source = OURS, Shuffled(teacher, self.draw.seed)
             job = changed(job, {"distil": {"ce": 1.0, "kd": 0.0, "head": "own"}})

@@ -47,6 +47,11 @@ def write(rows: list[Row], folder: Path, name: str, arguments: list[str], consol
             m: by_foundation(cells, "tdmr", m) for m in grid.METHODS if m != "tdmr"
         },
         "shuffled_minus_scratch": by_shots(cells, grid.SHUFFLED, "scratch"),
+        "reused_minus": {m: by_shots(cells, grid.REUSED, m) for m in grid.METHODS},
+        "reused_minus_by_foundation": {
+            m: by_foundation(cells, grid.REUSED, m) for m in grid.METHODS
+        },
+        "reused_shares": shares(cells, grid.REUSED),
         "probe": probes(rows),
         **shares(cells),
         "ablations": ablations(rows),
@@ -142,16 +147,17 @@ def by_foundation(cells: Accuracies, ours: str, theirs: str) -> dict[str, Row]:
     return found
 
 
-def shares(cells: Accuracies) -> Row:
+def shares(cells: Accuracies, ours: str = "tdmr") -> Row:
     """In how many cells TDMR is best, or no method's lead over it is more than noise.
 
+    `ours` is TDMR, or a variant of it that is judged in its place.
     Noise: the paired 95 % interval over seeds of (TDMR - the other) reaches zero. A method counts
     that has LEAST_SEEDS in common with TDMR, and a cell that has such a method.
     """
     judged, best, tied, below, losses = 0, 0, 0, 0, []
     for key, methods in cells.items():
         others = [m for m in methods if m in grid.METHODS and m != "tdmr"]
-        rows = {m: difference([methods], "tdmr", m) for m in others}
+        rows = {m: difference([methods], ours, m) for m in others}
         compared = {m: row for m, row in rows.items() if row and row["n"] >= LEAST_SEEDS}
         if not compared:
             continue
@@ -279,6 +285,8 @@ def _print(summary: Row, console: Console) -> None:
     for title, block in (
         *((f"TDMR - {m}", rows) for m, rows in summary["tdmr_minus"].items()),
         *((f"TDMR - {m}", rows) for m, rows in summary["tdmr_minus_by_foundation"].items()),
+        *((f"reused head - {m}", rows) for m, rows in summary["reused_minus"].items()),
+        *((f"reused head - {m}", r) for m, r in summary["reused_minus_by_foundation"].items()),
         ("shuffled - scratch", summary["shuffled_minus_scratch"]),
         *((f"{where}, minus TDMR", block) for where, block in summary["ablations"].items()),
         ("picked by folds, TDMR -", summary["picked_by_folds"]["tdmr_minus"]),
