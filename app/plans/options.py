@@ -42,12 +42,14 @@ def doubts(spec: JobSpec) -> Iterator[Finding]:
             "own size.",
             "Give the size in pixels, or leave it null.",
         )
-    if not (distil.ce or distil.kd or distil.proxy or distil.relation):
+    reused = distil.head == "reused"
+    if not (distil.ce or distil.kd or (reused and distil.read)):
+        names = "ce, kd and read" if reused else "ce and kd"
         yield warning(
             "/options/distil",
             "nothing_to_learn",
-            "All weights of stage 2 are 0.",
-            "Give at least one of ce, kd, proxy and relation some weight.",
+            f"The student's classifier learns nothing: {names} are 0.",
+            "Give at least one of them some weight.",
         )
 
 

@@ -166,7 +166,13 @@ ORDERS: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "nothing_to_match",
     ),
     "weights": (
-        {"options": {"distil": {"ce": 0, "kd": 0, "proxy": 0, "relation": 0}}},
+        {"options": {"distil": {"ce": 0, "kd": 0}}},
+        "warning",
+        "/options/distil",
+        "nothing_to_learn",
+    ),
+    "weights of a reused head": (
+        {"options": {"distil": {"ce": 0, "kd": 0, "head": "reused", "read": 0}}},
         "warning",
         "/options/distil",
         "nothing_to_learn",
