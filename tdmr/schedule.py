@@ -51,7 +51,7 @@ class Schedule:
             kd=o.kd * labels,
             proxy=o.proxy * auxiliary,
             relation=o.relation * auxiliary,
-            read=o.read if o.head == "reused" else 0.0,
+            read=o.read * auxiliary if o.head == "reused" else 0.0,
             width=self._width(t),
         )
 
