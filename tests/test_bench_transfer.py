@@ -77,12 +77,14 @@ def test_the_student_alone_is_in_the_cells_of_every_foundation_with_the_seeds_ru
 
 
 def test_tied_is_when_no_lead_is_more_than_noise() -> None:
-    def cell(student: str, tdmr: list[float], kd: list[float]) -> list[dict[str, Any]]:
+    def cell(
+        student: str, tdmr: list[float], kd: list[float], ours: str = "tdmr"
+    ) -> list[dict[str, Any]]:
         pairs = enumerate(zip(tdmr, kd, strict=True))
         return [
             r
             for seed, (a, b) in pairs
-            for r in (row("tdmr", seed, a, student=student), row("kd", seed, b, student=student))
+            for r in (row(ours, seed, a, student=student), row("kd", seed, b, student=student))
         ]
 
     rows = [
@@ -97,6 +99,10 @@ def test_tied_is_when_no_lead_is_more_than_noise() -> None:
     assert found["best_share"] == pytest.approx(1 / 3)
     assert found["best_or_tied_share"] == pytest.approx(2 / 3)
     assert [loss["cell"][2] for loss in found["losses"]] == ["lost"]
+    # A variant is judged in TDMR's place, and not against it.
+    rows += cell("lost", [0.9, 0.95, 0.93], [0.9, 0.92, 0.91], ours=grid.REUSED)
+    found = report.shares(report.accuracies(rows), grid.REUSED)
+    assert (found["cells_judged"], found["losses"]) == (1, [])
 
 
 @pytest.mark.parametrize(("half", "first"), [(lab.RESULT, 1), (lab.DEVELOPED, 0)])
@@ -246,7 +252,7 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(grid, "SETTINGS", {grid.COMMON: {}, BRIEF: brief})
     ledger = Ledger(tmp_path / "rows.jsonl")
     draw = Draw("digits", VIT, "test_resnet", 2, 0)
-    methods = ("scratch", "kd", "tdmr", grid.ONLINE, grid.SHUFFLED)
+    methods = ("scratch", "kd", "tdmr", grid.REUSED, grid.ONLINE, grid.SHUFFLED)
     units = [
         Unit("result", draw, methods),
         Unit("ablation", draw, (grid.RAW, "last tap only", "K = 1")),
@@ -268,6 +274,9 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     assert set(summary["tdmr_minus"]) >= {"scratch", "kd", grid.ONLINE}
     assert summary["tdmr_minus"]["kd"]["2"]["n"] == 1
     assert set(summary["shuffled_minus_scratch"]) == {"2"}
+    means = {c["method"]: c["mean"] for c in summary["cells"]}
+    reused = summary["reused_minus"]["tdmr"]["2"]["mean"]
+    assert reused == pytest.approx(means[grid.REUSED] - means["tdmr"], abs=1e-5)
     # 20 images in 2 views; the student alone costs none.
     assert summary["costs"]["tdmr"]["foundation_forwards"] == 40
     assert summary["costs"]["scratch"]["foundation_forwards"] == 0

@@ -222,6 +222,12 @@ def test_a_worker_with_fewer_devices_wont_take_it(service: Service) -> None:
     assert dry_run(service, options={"devices": 2})["findings"] == []
 
 
+def test_a_reused_head_learns_without_labels(service: Service) -> None:
+    worker(service)
+    distil = {"ce": 0, "kd": 0, "head": "reused"}
+    assert dry_run(service, options={"distil": distil})["findings"] == []
+
+
 def test_a_border_just_fits(service: Service) -> None:
     worker(service)
     found = dry_run(service, options={"input": {"border": 15}})
