@@ -37,6 +37,11 @@ class StudentOutput:
     taps: list[Tensor]
     read: Tensor
 
+    def detached(self) -> StudentOutput:
+        """The same without what made it."""
+        taps = [tap.detach() for tap in self.taps]
+        return StudentOutput(self.logits.detach(), taps, self.read.detach())
+
 
 class Foundation:
     """A foundation model that nothing can train: in eval mode, without gradients.

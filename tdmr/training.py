@@ -185,13 +185,14 @@ class _Run:
         output = self.forward(batch.pixels)
         parts = self.objective(batch, output, step / self.options.steps)
         self.update(parts["loss"], step)
-        self.seen = output.logits.detach(), batch.labels
+        self.seen = output.detached(), batch.labels
         return parts
 
+    @torch.no_grad()
     def measures(self) -> dict[str, float]:
         """What is told of the last step beside its losses; accuracy is that on its own batch."""
-        logits, labels = self.seen
-        right = logits.argmax(1) == labels.argmax(1)
+        output, labels = self.seen
+        right = self.objective.logits(output).argmax(1) == labels.argmax(1)
         rate = float(self.optimizer.param_groups[0]["lr"])
         return {"accuracy": right.float().mean().item(), "learning_rate": rate}
 

@@ -97,6 +97,21 @@ def test_progress_tells_accuracy_and_rate_beside_the_losses(
     assert last["accuracy"] == 1.0
 
 
+def test_accuracy_is_that_of_what_the_student_is_judged_by(data: TrainingSet) -> None:
+    class Contrary(Scratch):
+        def logits(self, output: StudentOutput) -> Tensor:
+            assert not any(part.requires_grad for part in (output.logits, *output.taps))
+            return -output.logits
+
+    told: list[float] = []
+    options = TrainingOptions(steps=21, batch_size=10, learning_rate=3e-3, warmup=0.0)
+    train(
+        student(), data, Contrary(0.0), options, seed=0, stage="s",
+        on_step=lambda step, steps, losses: told.append(losses["accuracy"]),
+    )  # fmt: skip
+    assert told[-1] == 0.0
+
+
 def test_the_same_seed_gives_the_same_bits(data: TrainingSet) -> None:
     def state(seed: int) -> dict[str, Tensor]:
         options = TrainingOptions(steps=5, batch_size=8)
