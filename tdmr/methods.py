@@ -23,6 +23,7 @@ from tdmr.task import Task
 from tdmr.training import Objective, rehearse, restored, train
 
 OTHER_HEADS = ("simkd", "rd")  # judged by another head than the student's own
+NO_REUSE = "{!r} has no classifier that is one linear map: it keeps its own, and no head is reused."
 HALVE = "Halve options.training.batch_size, or choose a smaller image_size."
 
 
@@ -59,6 +60,7 @@ def train_method(
     the batch size that fits where one process trains.
     """
     options, seed = task.options.training, task.options.seed
+    reuses = name == OURS and task.options.distil.head == "reused"
 
     def begin() -> tuple[Student, TrainingSet, Objective]:
         student = task.fresh_student()
@@ -66,6 +68,8 @@ def train_method(
 
     def to_the_end() -> Trained:
         student, data, objective = begin()
+        if reporter and reuses and student.reused is None:
+            reporter.warn(NO_REUSE.format(task.spec.student))
         on_step = reporter.step if reporter else lambda step, steps, losses: None
         trained = train(
             student, data, objective, options,
@@ -105,7 +109,10 @@ def objective_for(
     student: Student,
     source: TargetSource | None = None,
 ) -> Objective:
-    """What the method `name` trains `student` for; its own modules are functions of the seed."""
+    """What the method `name` trains `student` for; its own modules are functions of the seed.
+
+    TDMR may put a reused head in the classifier's place.
+    """
     smoothing = task.options.training.label_smoothing
     if name == "scratch":
         return baselines.Scratch(smoothing)

@@ -159,15 +159,20 @@ def test_a_student_out_of_a_checkpoint_has_its_head_folded(
     )
 
 
-def test_a_student_without_one_linear_classifier_keeps_its_own(
+def test_a_student_without_one_linear_classifier_keeps_its_own_and_says_so(
     made: tuple[Task, Teacher],
 ) -> None:
-    task, teacher = made
-    student = make_student("deit_tiny_distilled_patch16_224", None, 4, 3, pretrained=False, seed=0)
+    name = "deit_tiny_distilled_patch16_224"  # one for the class token, one for distillation
+    task, teacher = of_family(made, name)
+    student = task.fresh_student()
     assert student.classifier_width is None
     objective = objective_for(OURS, task, teacher, student)
     assert student.reused is None
     assert isinstance(objective, ProgressiveDistillation)
     assert objective._schedule.at(0).ce == 0.3
-    student.fold()
-    student.make_room_for({})
+    told: list[str] = []
+    reporter = Reporter(None, [OURS])
+    reporter.listeners.append(lambda line: told.append(line.message or ""))
+    train_method(OURS, task, teacher, reporter, Checkpoints())
+    (warning,) = filter(None, told)
+    assert f"{name!r} has no classifier that is one linear map" in warning
