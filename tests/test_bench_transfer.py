@@ -277,6 +277,8 @@ def test_a_tiny_run_of_every_kind_of_row(tmp_path: Path, monkeypatch: pytest.Mon
     means = {c["method"]: c["mean"] for c in summary["cells"]}
     reused = summary["reused_minus"]["tdmr"]["2"]["mean"]
     assert reused == pytest.approx(means[grid.REUSED] - means["tdmr"], abs=1e-5)
+    (alone,) = summary["reused_minus_tdmr_by_student"].items()
+    assert (alone[0], alone[1]["mean"]) == ("digits, test_resnet, 2", reused)
     # 20 images in 2 views; the student alone costs none.
     assert summary["costs"]["tdmr"]["foundation_forwards"] == 40
     assert summary["costs"]["scratch"]["foundation_forwards"] == 0

@@ -51,6 +51,7 @@ def write(rows: list[Row], folder: Path, name: str, arguments: list[str], consol
         "reused_minus_by_foundation": {
             m: by_foundation(cells, grid.REUSED, m) for m in grid.METHODS
         },
+        "reused_minus_tdmr_by_student": by_student(cells, grid.REUSED, "tdmr"),
         "reused_shares": shares(cells, grid.REUSED),
         "probe": probes(rows),
         **shares(cells),
@@ -145,6 +146,16 @@ def by_foundation(cells: Accuracies, ours: str, theirs: str) -> dict[str, Row]:
         if row:
             found[f"{target}, {foundation}"] = row
     return found
+
+
+def by_student(cells: Accuracies, ours: str, theirs: str) -> dict[str, Row]:
+    """With the transformer foundation, for each target, student and number of images."""
+    transformer = grid.FOUNDATIONS["transformer"]
+    return {
+        f"{target}, {student}, {shots}": row
+        for (target, foundation, student, shots), methods in sorted(cells.items())
+        if foundation == transformer and (row := difference([methods], ours, theirs))
+    }
 
 
 def shares(cells: Accuracies, ours: str = "tdmr") -> Row:
@@ -287,6 +298,7 @@ def _print(summary: Row, console: Console) -> None:
         *((f"TDMR - {m}", rows) for m, rows in summary["tdmr_minus_by_foundation"].items()),
         *((f"reused head - {m}", rows) for m, rows in summary["reused_minus"].items()),
         *((f"reused head - {m}", r) for m, r in summary["reused_minus_by_foundation"].items()),
+        ("reused head - TDMR", summary["reused_minus_tdmr_by_student"]),
         ("shuffled - scratch", summary["shuffled_minus_scratch"]),
         *((f"{where}, minus TDMR", block) for where, block in summary["ablations"].items()),
         ("picked by folds, TDMR -", summary["picked_by_folds"]["tdmr_minus"]),
