@@ -108,6 +108,15 @@ def test_leads_in_sentences() -> None:
         f"Of all {judged} cells TDMR has the best mean in {best}, and in {tied} nothing beats it",
     ):
         assert sentence in WORDS
+    reused = TRANSFER["reused_minus_by_foundation"]
+    by_student = TRANSFER["reused_minus_tdmr_by_student"]
+    for sentence in (
+        f"ahead of SimKD on digits by {said(reused['simkd']['digits, letters_vit'])},",
+        f"of TDMR as it is on patterns by {said(reused['tdmr']['patterns, letters_vit'])}.",
+        f"on patterns it gains {said(by_student['patterns, test_vit, 5'])}, the CNN "
+        f"{said(by_student['patterns, test_resnet, 5'])}.",
+    ):
+        assert sentence in WORDS
     assert (TRANSFER["below_scratch"], {loss["to"] for loss in TRANSFER["losses"]}) == (
         0,
         {"simkd"},
@@ -128,6 +137,22 @@ def test_leads_with_settings_picked_by_folds() -> None:
         ("aft", "AFT by "),
     ):
         assert words + said(found[method]) in WORDS
+
+
+@pytest.mark.parametrize(
+    ("label", "where"),
+    [
+        ("digits, 2 images", "digits, {}, 2"),
+        ("digits, 5", "digits, {}, 5"),
+        ("digits, 10", "digits, {}, 10"),
+        ("patterns, 5", "patterns, {}, 5"),
+    ],
+)
+def test_a_reused_head(label: str, where: str) -> None:
+    found = TRANSFER["reused_minus_tdmr_by_student"]
+    students = ("test_resnet", "test_vit", "test_coatnet")
+    expected = [said(found[where.format(student)]) for student in students]
+    assert " | ".join(expected) in rows("docs/method.md", label)
 
 
 @pytest.mark.parametrize("label", ABLATED)
