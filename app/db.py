@@ -41,6 +41,8 @@ BUSY_SECONDS = 30  # how long a SQLite writer waits for its turn
 FILE_CONNECTIONS = 15  # of a process to a SQLite file at once
 # Seconds to connect, and milliseconds until an answer that never comes is an error.
 POSTGRES_PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 20_000}
+# A host that is cut off within a transaction leaves its locks: PostgreSQL waits hours for it.
+IDLE_SECONDS = 120  # in a transaction, after which PostgreSQL ends the session
 
 
 class Base(DeclarativeBase):
@@ -181,7 +183,9 @@ def now(session: Session) -> datetime:
 def _engine(url: str, *, connect_args: dict[str, str] | None = None, **pool: Any) -> Engine:
     if not url.startswith("sqlite"):
         connecting = {**POSTGRES_PATIENCE, **(connect_args or {})}
-        return create_engine(url, pool_pre_ping=True, connect_args=connecting, **pool)
+        served = create_engine(url, pool_pre_ping=True, connect_args=connecting, **pool)
+        event.listen(served, "connect", _let_go_of_locks)
+        return served
     engine = create_engine(
         url,
         connect_args={"timeout": BUSY_SECONDS},
@@ -204,6 +208,11 @@ def _engine(url: str, *, connect_args: dict[str, str] | None = None, **pool: Any
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _let_go_of_locks(connection: Any, _record: Any) -> None:
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+    connection.commit()
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, MetaData, event, insert, select, text
 from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
-from app import migrate
+from app import db, migrate
 from app.cli import cli
 from app.db import Database
 from app.errors import UnavailableError
@@ -56,6 +56,22 @@ def test_the_pool_is_as_set_and_postgresql_knows_who_is_connected(
         with pytest.raises(OperationalError, match="statement timeout"):
             session.execute(text("SELECT pg_sleep(60)"))
     database.close()
+
+
+def test_a_lock_whose_holder_says_nothing_more_is_let_go_of(
+    postgres_copy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of a host which is cut off within a transaction."""
+    monkeypatch.setattr(db, "IDLE_SECONDS", 1)
+    silent, other = Database(postgres_copy), Database(postgres_copy)
+    lock = text("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+    with silent.engine.connect() as holder, other.engine.begin() as waiting:
+        holder.execute(lock)
+        waiting.execute(text("SET LOCAL lock_timeout = '60s'"))
+        waiting.execute(lock)
+        holder.invalidate()
+    for each in (silent, other):
+        each.engine.dispose()
 
 
 def test_a_pool_that_is_used_up_is_no_error_of_ours(postgres_copy: str, tmp_path: Path) -> None:
