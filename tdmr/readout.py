@@ -1,10 +1,10 @@
 """The reprogrammed head, reused: what classifies a student that has learnt to read its input.
 
-A student's own classifier has to be learnt from few labels, and what it learns pulls at the
-student. Here the student's last features are mapped linearly to what the reprogrammed head reads,
-and that head, which nothing trains any more, classifies (SimKD, arXiv 2203.14001, does so with the
-foundation's own). Two linear maps after one another are one: in the end they are folded into a
-classifier of the usual shape, and nothing is left of them.
+The student's last features are mapped linearly to what the reprogrammed head reads, and that head,
+which nothing trains any more, classifies (SimKD, arXiv 2203.14001, does so with the foundation's
+own). So a student can be taught without labels at first, and is a classifier all the same. Two
+linear maps after one another are one: in the end they are folded into a classifier of the usual
+shape, and nothing is left of them.
 """
 
 from __future__ import annotations

@@ -160,8 +160,10 @@ def owner(task: Task) -> str:
     """What a checkpoint belongs to: the job, its images and the foundation's weights."""
     # Of the input side too: it is a function of these.
     # What is said of the dataset, and in which formats the student is handed over, trains nothing;
-    # what several devices train, one can go on with.
-    spec = task.spec.model_dump_json(exclude={"options": {"audit", "exports", "devices"}})
+    # what several devices train, one can go on with. An option that a newer version adds changes
+    # nothing while it has its default.
+    untrained = {"options": {"audit", "exports", "devices"}}
+    spec = task.spec.model_dump_json(exclude=untrained, exclude_defaults=True)
     parts = (spec, task.identity, task.foundation.weights_hash())
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 

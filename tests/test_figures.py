@@ -112,11 +112,16 @@ def test_leads_in_sentences() -> None:
     by_student = TRANSFER["reused_minus_tdmr_by_student"]
     for sentence in (
         f"ahead of SimKD on digits by {said(reused['simkd']['digits, letters_vit'])},",
-        f"of TDMR as it is on patterns by {said(reused['tdmr']['patterns, letters_vit'])}.",
+        f"of TDMR as it is on patterns by {said(reused['tdmr']['patterns, letters_vit'])}, which",
         f"on patterns it gains {said(by_student['patterns, test_vit, 5'])}, the CNN "
         f"{said(by_student['patterns, test_resnet, 5'])}.",
+        f"Of {TRANSFER['reused_shares']['cells_judged']} cells it loses one: to FitNets,",
     ):
         assert sentence in WORDS
+    (loss,) = TRANSFER["reused_shares"]["losses"]
+    assert (loss["cell"][2:], loss["to"]) == (["test_resnet", 5], "fitnet")
+    mean, low, high = (f"{-100 * loss[name]:.1f}" for name in ("mean", "high", "low"))
+    assert f"the CNN student with 5 digits, by {mean} ({low} to {high})." in WORDS
     assert (TRANSFER["below_scratch"], {loss["to"] for loss in TRANSFER["losses"]}) == (
         0,
         {"simkd"},

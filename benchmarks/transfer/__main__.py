@@ -53,7 +53,7 @@ def choices() -> Iterator[Unit]:
     foundation = grid.FOUNDATIONS["transformer"]
     for seeds, names in (
         (grid.SETTING_SEEDS, settings),
-        (grid.CHOICE_SEEDS, tuple(grid.RECIPES)[:2]),
+        (grid.CHOICE_SEEDS, (grid.AS_IT_IS, grid.READING)),
         (grid.CHOICE_SEEDS, (*grid.RECIPES, *grid.RIVALS)),
     ):
         for seed in seeds:

@@ -119,7 +119,9 @@ def blocks() -> list[Block]:
     transformer, *others = FOUNDATIONS.values()
     if FAST:
         return [
-            Block("digits", (transformer,), students[:1], (2, 5), 0, 2, (*METHODS, SHUFFLED)),
+            Block(
+                "digits", (transformer,), students[:1], (2, 5), 0, 2, (*METHODS, SHUFFLED, REUSED)
+            ),
             Block("patterns", (transformer,), students[:1], (5,), 0, 2, FEW),
             ablations("digits", 0, 2),
             Block("digits", (transformer,), students[:1], (5,), 0, 1, FIRST, FOLDED),
@@ -220,10 +222,10 @@ CHOICE = "choice"
 CHOICE_SEEDS = range(900, 901 if FAST else 903)
 SETTING_SEEDS = range(900, 901)
 CHOICE_SHOTS = (5,) if FAST else (5, 2, 10)
-AS_IT_IS = "as it is"
+AS_IT_IS, READING = "as it is", "head reused"
 RECIPES: dict[str, Changes] = {
     AS_IT_IS: {},
-    "head reused": HEAD_REUSED,
+    READING: HEAD_REUSED,
     "depth flat": {"distil": {"depth": "flat"}},
     "depth and objective flat": {"distil": {"depth": "flat", "objective": "flat"}},
 }

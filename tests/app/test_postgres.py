@@ -70,8 +70,8 @@ def test_a_lock_whose_holder_says_nothing_more_is_let_go_of(
         waiting.execute(text("SET LOCAL lock_timeout = '60s'"))
         waiting.execute(lock)
         holder.invalidate()
-    for each in (silent, other):
-        each.engine.dispose()
+    silent.close()
+    other.close()
 
 
 def test_a_pool_that_is_used_up_is_no_error_of_ours(postgres_copy: str, tmp_path: Path) -> None:

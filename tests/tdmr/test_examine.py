@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,3 +45,18 @@ def test_formats_are_no_matter_of_a_training_s_checkpoints(
         task, _ = prepare(changed, shapes, store, CPU, Reporter(None, ["prepare"]))
         owners.append(owner(task))
     assert owners[0] == owners[1]
+
+
+def test_an_option_of_a_newer_version_leaves_checkpoints_as_they_are(
+    spec: JobSpec, shapes: Path, tmp_path: Path
+) -> None:
+    class Newer(JobSpec):
+        novelty: int = 0
+
+    store = ArrayStore(tmp_path / "cache")
+    task, _ = prepare(spec, shapes, store, CPU, Reporter(None, ["prepare"]))
+    before, *after = (
+        owner(replace(task, spec=each))
+        for each in (spec, *(Newer(**dict(spec), novelty=novelty) for novelty in (0, 1)))
+    )
+    assert [each == before for each in after] == [True, False]

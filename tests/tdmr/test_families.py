@@ -54,8 +54,8 @@ STUDENTS = {
     "transformer": Side("test_vit2", 48, *HALVES),
     "hybrid": Side("test_coatnet", 32, *HALVES),
 }
-# One loss from first to last; the head is reused, so that each family's classifier is folded.
-FLAT = DistilOptions(depth="flat", width="flat", objective="flat", head="reused")
+FLAT = DistilOptions(depth="flat", width="flat", objective="flat")  # one loss from first to last
+REUSED = FLAT.model_copy(update={"head": "reused"})
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +78,17 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Side], Path
     return make
 
 
-@pytest.mark.parametrize("student", STUDENTS)
-@pytest.mark.parametrize("foundation", FOUNDATIONS)
+@pytest.mark.parametrize(
+    ("foundation", "student", "distil"),
+    [
+        *((foundation, student, FLAT) for foundation in FOUNDATIONS for student in STUDENTS),
+        *((family, family, REUSED) for family in STUDENTS),
+    ],
+)
 def test_both_stages_learn(
     foundation: str,
     student: str,
+    distil: DistilOptions,
     folder_of: Callable[[Side], Path],
     shapes: Path,
     tmp_path: Path,
@@ -111,7 +117,7 @@ def test_both_stages_learn(
             image_size=pupil.size,
             views=ViewOptions(count=2),
             reprogram=ReprogramOptions(mode="trained", proxy_dim=16, steps=30, batch_size=18),
-            distil=FLAT,
+            distil=distil,
             training=TrainingOptions(steps=40, batch_size=9, warmup=0.0),
             exports=ExportOptions(formats=()),
         ),
